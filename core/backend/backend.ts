@@ -1,0 +1,54 @@
+/** @file What a device must do: run canonical graphs on storages, in the order of the calls. */
+import type { DType, TypedArray } from "../dtype.ts";
+import type { DeviceName, Node } from "../graph/node.ts";
+import type { Storage } from "../graph/primitives.ts";
+
+/**
+ * A graph ready for planning: simplified by nothing yet, interned, leaves numbered by first use. `inputs[i]` is the
+ * placeholder of slot i, `randoms[i]` the random leaf whose (key0, key1, counter) are run-time words 3i … 3i+2.
+ */
+export interface CanonicalGraph {
+  readonly key: string;
+  readonly inputs: readonly Node<"placeholder">[];
+  readonly randoms: readonly Node<"random">[];
+  readonly outputs: readonly Node[];
+}
+
+export interface KernelReport {
+  readonly name: string;
+  readonly kind: string;
+  readonly bytes: number;
+  readonly flops: number;
+  /** Why each value that this kernel writes was materialised. */
+  readonly writes: readonly {
+    readonly shape: readonly number[];
+    readonly dtype: DType;
+    readonly reason: string;
+  }[];
+  /** The printed kernel language. */
+  readonly source: string;
+}
+
+/** A planned graph. */
+export interface Executable {
+  readonly kernels: readonly KernelReport[];
+  readonly scratchBytes: number;
+  /**
+   * Runs on the device. `donate[i]`: nobody else can read inputs[i] any more, its storage may be overwritten and
+   * returned as an output. Returns one storage per output; an output may be an input's storage itself.
+   */
+  run(inputs: readonly Storage[], words: Uint32Array, donate: readonly boolean[]): Storage[];
+}
+
+export interface Backend {
+  readonly name: DeviceName;
+  prepare(graph: CanonicalGraph): Executable;
+  /** Copies host data to a new storage. */
+  upload(data: TypedArray, dtype: DType): Storage;
+  /** Copies a storage to the host. */
+  download(storage: Storage, dtype: DType, size: number): TypedArray;
+  /** Gives a storage back; freeing twice is harmless. */
+  free(storage: Storage): void;
+  /** Bytes of live storages, and the arena's size. */
+  memory(): { readonly liveBytes: number; readonly reservedBytes: number };
+}

@@ -1,0 +1,35 @@
+/**
+ * @file Every error that Hinode throws on purpose. A message names the operation, what it expected, what it
+ * got (all shapes and dtypes), and a hint where there is one; the class lets a program react.
+ */
+
+export class HinodeError extends Error {
+  constructor(message: string, options?: ErrorOptions) {
+    super(message, options);
+    this.name = new.target.name;
+  }
+}
+
+/** Shapes that do not fit an operation. */
+export class ShapeError extends HinodeError {}
+/** A dtype that an operation does not take. */
+export class DTypeError extends HinodeError {}
+/** An argument outside its range: an axis, a step, an option. */
+export class ArgumentError extends HinodeError {}
+/** Tensors of several devices in one operation, or a device that cannot be had. */
+export class DeviceError extends HinodeError {}
+/** Misuse of a transform: reading a traced value, differentiating what has no gradient. */
+export class TransformError extends HinodeError {}
+/** An index outside its dimension, found while a kernel ran. */
+export class IndexOutOfRangeError extends HinodeError {}
+/** The device's byte budget is exhausted; the message lists the largest live tensors. */
+export class OutOfMemoryError extends HinodeError {}
+/** More than 64 steps were queued without awaiting one. */
+export class QueueFullError extends HinodeError {}
+/** A kernel that breaks the rules of the kernel language: a fault of the framework or of a custom kernel. */
+export class KernelError extends HinodeError {}
+
+/** `op: expected …, got …` with an optional hint: the one format of all messages. */
+export function describe(op: string, expected: string, got: string, hint?: string): string {
+  return `${op}: expected ${expected}, got ${got}${hint ? `\n  hint: ${hint}` : ""}`;
+}
