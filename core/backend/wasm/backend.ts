@@ -1,0 +1,175 @@
+/**
+ * @file The CPU device: plans become WebAssembly programs over one linear memory (arena.ts) that holds every storage,
+ * the scratch that all plans share (they run one after another), and their argument blocks.
+ */
+import type { DType, TypedArray } from "../../dtype.ts";
+import { dtypes } from "../../dtype.ts";
+import type { Storage } from "../../graph/primitives.ts";
+import type { Kernel } from "../../kernel/ir.ts";
+import { schedule } from "../../schedule/schedule.ts";
+import type { Backend, CanonicalGraph, Executable } from "../backend.ts";
+import { Arena } from "./arena.ts";
+import { detectRelaxed, instantiate } from "./module.ts";
+import { type Compiled, type Host, Program } from "./program.ts";
+
+export interface WasmOptions {
+  /** Most bytes that storages, plans and scratch may take together. */
+  readonly budget?: number;
+  /** Width of addresses. 64 serves budgets above 4 GiB. */
+  readonly address?: 32 | 64;
+  /** Fused multiply-add where the engine has relaxed SIMD (default: if it has). */
+  readonly relaxed?: boolean;
+}
+
+interface WasmStorage extends Storage {
+  readonly address: number;
+  freed: boolean;
+}
+
+/** Compiled kernels are shared by all plans of a backend; beyond this many the oldest are dropped. */
+const maxKernels = 4096;
+
+export class WasmBackend implements Backend, Host {
+  readonly name = "wasm";
+  private readonly arena: Arena;
+  private readonly address: 32 | 64;
+  private readonly relaxed: boolean;
+  private readonly kernels = new Map<string, Compiled>();
+  private scratch = { address: 0, bytes: 0 };
+  private locals = { address: 0, bytes: 0 };
+  /** Argument blocks of programs that were collected. */
+  private readonly retired = new FinalizationRegistry<readonly number[]>((blocks) => {
+    for (const block of blocks) this.arena.free(block);
+  });
+  private reserved: number[] = [];
+
+  constructor(options: WasmOptions = {}) {
+    this.address = options.address ?? 32;
+    this.relaxed = options.relaxed ?? detectRelaxed();
+    this.arena = new Arena({ address: this.address, budget: options.budget });
+  }
+
+  prepare(graph: CanonicalGraph): Executable {
+    const plan = schedule(graph.inputs, graph.outputs);
+    this.reserved = [];
+    const program = new Program(plan, graph.randoms, this);
+    const sizes = plan.outputs.map(({ node }) => storageBytes(node.dtype, node.shape));
+    this.locals = this.grow(this.locals, program.localsBytes);
+    const executable: Executable = {
+      kernels: program.reports,
+      scratchBytes: plan.scratchBytes,
+      run: (inputs, words, donate) => {
+        this.scratch = this.grow(this.scratch, plan.scratchBytes);
+        const outputs = sizes.map((bytes, i) => {
+          const slot = program.overwrites[i];
+          if (slot !== null && donate[slot]) return inputs[slot] as WasmStorage;
+          return this.storage(bytes);
+        });
+        try {
+          program.run(
+            inputs.map((s) => (s as WasmStorage).address),
+            outputs.map((s) => s.address),
+            this.scratch.address,
+            words,
+          );
+        } catch (error) {
+          for (const s of outputs) if (!inputs.includes(s)) this.free(s);
+          throw error;
+        }
+        return outputs;
+      },
+    };
+    this.retired.register(executable, this.reserved);
+    return executable;
+  }
+
+  upload(data: TypedArray, _dtype: DType): Storage {
+    const storage = this.storage(data.byteLength);
+    this.bytes().set(
+      new Uint8Array(data.buffer, data.byteOffset, data.byteLength),
+      storage.address,
+    );
+    return storage;
+  }
+
+  download(storage: Storage, dtype: DType, size: number): TypedArray {
+    const { address } = storage as WasmStorage;
+    const { array, bytes } = dtypes[dtype];
+    return new array(this.bytes().slice(address, address + size * bytes).buffer);
+  }
+
+  free(storage: Storage): void {
+    const s = storage as WasmStorage;
+    if (s.freed) return;
+    s.freed = true;
+    this.arena.free(s.address);
+  }
+
+  memory(): { liveBytes: number; reservedBytes: number } {
+    return { liveBytes: this.arena.liveBytes, reservedBytes: this.arena.reservedBytes };
+  }
+
+  // --- Host ---
+
+  compile(kernels: readonly Kernel[]): Compiled[] {
+    const keys = kernels.map((k) => JSON.stringify({ ...k, name: "", flops: 0 }));
+    const fresh = new Map<string, Kernel>();
+    keys.forEach((key, i) => {
+      if (!this.kernels.has(key)) fresh.set(key, kernels[i]);
+    });
+    if (fresh.size > 0) {
+      const { memory } = this.arena;
+      const made = instantiate([...fresh.values()], memory, {
+        address: this.address,
+        relaxed: this.relaxed,
+      });
+      let i = 0;
+      for (const key of fresh.keys()) this.kernels.set(key, made[i++]);
+    }
+    const found = keys.map((key) => this.kernels.get(key)!);
+    for (const key of this.kernels.keys()) {
+      if (this.kernels.size <= maxKernels) break;
+      this.kernels.delete(key);
+    }
+    return found;
+  }
+
+  reserve(bytes: number): number {
+    const address = this.arena.allocate(bytes);
+    this.reserved.push(address);
+    this.bytes().fill(0, address, address + bytes);
+    return address;
+  }
+
+  words(): Uint32Array {
+    return this.arena.words;
+  }
+
+  bytes(): Uint8Array {
+    return this.arena.bytes;
+  }
+
+  localsAddress(): number {
+    return this.locals.address;
+  }
+
+  pointer(address: number): number | bigint {
+    return this.address === 64 ? BigInt(address) : address;
+  }
+
+  private storage(bytes: number): WasmStorage {
+    return { bytes, address: this.arena.allocate(bytes), freed: false };
+  }
+
+  private grow(
+    block: { address: number; bytes: number },
+    bytes: number,
+  ): { address: number; bytes: number } {
+    if (bytes <= block.bytes) return block;
+    if (block.bytes > 0) this.arena.free(block.address);
+    return { address: this.arena.allocate(bytes), bytes };
+  }
+}
+
+const storageBytes = (dtype: DType, shape: readonly number[]): number =>
+  shape.reduce((n, d) => n * d, dtypes[dtype].bytes);

@@ -1,0 +1,497 @@
+/**
+ * @file The matrix product [B, M, K]·[B, K, N] as a kernel: blocks for the caches, tiles for the registers, packing.
+ *
+ * The micro-kernel keeps R × 8 sums in registers: 6 × 8 in lanes of 4 are 12 of the 16 registers of baseline x64, two
+ * hold a row of B and one a broadcast element of A (4×12, 8×8 spill). B goes first into panels of 8 columns, k-major, so
+ * that the inner loop reads it in order; A is read in place where that is as good. The blocking is that of
+ * Goto and van de Geijn (2008, "Anatomy of high-performance matrix multiplication").
+ *
+ * Three forms: packed (the above), direct (few rows: every element of B is used too rarely to pay for a copy), and dot
+ * (few rows against a B that is contiguous along k, or few columns: the lanes run along k). Left to the caller: what the
+ * operands are, and the epilogue, which is called with index expressions and writes the result.
+ */
+import type { DType } from "../dtype.ts";
+import {
+  affineIn,
+  type Cond,
+  delinearize,
+  ge,
+  type Index,
+  iadd,
+  imin,
+  imul,
+  isub,
+  ivar,
+  num,
+} from "../schedule/symbolic.ts";
+import {
+  type BufferInfo,
+  constValue,
+  type Kernel,
+  op,
+  type Stmt,
+  type Value,
+  variable,
+} from "./ir.ts";
+
+/** A value, and the statements that it needs before it. */
+export interface Operand {
+  readonly stmts: readonly Stmt[];
+  readonly value: Value;
+}
+
+export interface MatmulSpec {
+  readonly name: string;
+  readonly batch: number;
+  readonly m: number;
+  readonly n: number;
+  readonly k: number;
+  readonly dtype: DType;
+  readonly buffers: readonly BufferInfo[];
+  /** Number of run-time scalar words. */
+  readonly scalars: number;
+  /** Elements of A and B with their prologues. Names that the statements declare must differ from call to call. */
+  readonly a: (b: Index, m: Index, k: Index) => Value | Operand;
+  readonly b: (b: Index, k: Index, n: Index) => Value | Operand;
+  /** Neighbouring columns of B are neighbours in memory. */
+  readonly bUnitStride: boolean;
+  /** Stores the finished element. */
+  readonly epilogue: (b: Index, m: Index, n: Index, acc: Value) => readonly Stmt[];
+}
+
+// Sizes measured on a Zen 5 (48 KB L1, 1 MB L2): see the constants' comments.
+/** Rows and columns of the register tile. */
+const tileRows = 6;
+const lanes = 4;
+/** K is cut into blocks when it is longer; a block of A's rows and a panel of B then fit the first-level cache. */
+const maxDepth = 768;
+const depthBlock = 512;
+/** Elements of a packed block of B: 256 KB, half of a small second-level cache. */
+const maxPacked = 1 << 16;
+/** Rows of a task while K is cut: their sums wait in scratch. */
+const maxKeptRows = 192;
+/** A task below this is not worth a thread's waking (60 µs at 50 GFLOP/s). */
+const taskFlops = 3e6;
+const wantedTasks = 16;
+/** Up to this many rows B is read in place. */
+const fewRows = 8;
+
+export function matmulKernel(spec: MatmulSpec): Kernel {
+  const { m, n, k, bUnitStride } = spec;
+  const few = m <= fewRows;
+  if (k > 0 && (n < lanes || (few && !bUnitStride))) return dotForm(spec);
+  const rows = evenTile(m, tileRows);
+  const once = m <= rows || isPlain(spec.b(num(0), ivar("mmK", k), ivar("mmN", n)));
+  return tiled(spec, rows, k > 0 && !(few && once));
+}
+
+/** At most `tile`, so that the last tile is not much smaller than the others: 8 rows are 4 + 4, not 6 + 2. */
+const evenTile = (size: number, tile: number): number => Math.ceil(size / Math.ceil(size / tile));
+const roundUp = (x: number, to: number): number => Math.ceil(x / to) * to;
+
+// --- axes in tiles and blocks -------------------------------------------------------------------------------
+
+/** An axis cut into tiles, `per` of them to a task. The last tile may be smaller and belongs to the last task. */
+interface Tiles {
+  readonly size: number;
+  readonly tile: number;
+  readonly per: number;
+  readonly blocks: number;
+}
+
+function tiles(size: number, tile: number, perTask: number): Tiles {
+  const per = Math.max(1, Math.min(perTask, Math.ceil(size / tile)));
+  return { size, tile, per, blocks: Math.ceil(size / (tile * per)) };
+}
+
+/** The number of elements of block `block`. */
+function blockExtent(t: Tiles, block: Index): Index {
+  const width = t.tile * t.per;
+  return imin(num(width), isub(num(t.size), imul(block, width)));
+}
+
+/** Runs `body` for each tile of a block: first element, extent, and number of the tile within the block. */
+function eachTile(
+  t: Tiles,
+  block: Index,
+  name: string,
+  body: (start: Index, extent: number, tile: Index) => readonly Stmt[],
+): Stmt[] {
+  const full = Math.floor(t.size / t.tile);
+  const rest = t.size % t.tile;
+  const out: Stmt[] = [];
+  if (full > 0) {
+    const extent = imin(num(t.per), isub(num(full), imul(block, t.per)));
+    const v = ivar(name, extent.max);
+    const start = imul(iadd(imul(block, t.per), v), t.tile);
+    const inner = body(start, t.tile, v);
+    if (extent.min === 1 && extent.max === 1) out.push(...inner);
+    else out.push({ k: "loop", mode: "serial", var: name, extent, body: inner });
+  }
+  if (rest > 0) {
+    const last = t.blocks - 1;
+    const inner = body(num(full * t.tile), rest, num(full - last * t.per));
+    const cond: Cond = t.blocks > 1 ? [ge(block, last)] : [];
+    if (cond.length > 0) out.push({ k: "if", cond, body: inner });
+    else out.push(...inner);
+  }
+  return out;
+}
+
+const serial = (name: string, extent: Index, body: readonly Stmt[], unroll?: number): Stmt => ({
+  k: "loop",
+  mode: "serial",
+  var: name,
+  extent,
+  body,
+  ...(unroll ? { unroll } : {}),
+});
+
+const vector = (name: string, extent: Index, body: readonly Stmt[], unroll?: number): Stmt => ({
+  k: "loop",
+  mode: "vector",
+  var: name,
+  extent,
+  body,
+  ...(unroll ? { unroll } : {}),
+});
+
+// --- operands -----------------------------------------------------------------------------------------------
+
+/** An operand without statements may be given as its value. */
+export const operand = (x: Value | Operand): Operand =>
+  "value" in x && "stmts" in x ? x : { stmts: [], value: x };
+
+/** The load that an operand is, if it is nothing more. */
+function plainLoad(x: Value | Operand): Extract<Value, { k: "load" }> | null {
+  const { stmts, value } = operand(x);
+  if (value.k === "load") return stmts.length === 0 && !value.mask ? value : null;
+  const only = stmts.length === 1 && stmts[0].k === "let" ? stmts[0] : null;
+  const named = only && value.k === "var" && value.name === only.name ? only.value : null;
+  return named?.k === "load" && !named.mask ? named : null;
+}
+
+const isPlain = (x: Value | Operand): boolean => plainLoad(x) !== null;
+
+/** Binds an operand to a name, so that the tile uses it several times. */
+function bind(name: string, x: Value | Operand): { stmts: Stmt[]; value: Value } {
+  const { stmts, value } = operand(x);
+  const named: Stmt = { k: "let", name, value };
+  return { stmts: [...stmts, named], value: variable(value.dtype, name) };
+}
+
+/** Along which axis A is contiguous, counted over its loads. */
+function stridesAlongK(spec: MatmulSpec): boolean {
+  const probe = operand(spec.a(num(0), ivar("mmM", spec.m), ivar("mmK", spec.k)));
+  let [alongM, alongK] = [0, 0];
+  const visit = (v: Value): void => {
+    if (v.k === "load") {
+      if (affineIn(v.index, "mmM") === 1) alongM++;
+      if (affineIn(v.index, "mmK") === 1) alongK++;
+    } else if (v.k === "op") v.args.forEach(visit);
+    else if (v.k === "select") [v.a, v.b].forEach(visit);
+  };
+  for (const s of probe.stmts) if (s.k === "let") visit(s.value);
+  visit(probe.value);
+  return alongK >= alongM;
+}
+
+// --- packed and direct --------------------------------------------------------------------------------------
+
+/** Tasks that a product is worth, whatever the number of threads: results must not depend on it. */
+function tasksFor({ batch, m, n, k }: MatmulSpec): number {
+  return Math.max(1, Math.min(wantedTasks, Math.floor((2 * batch * m * n * k) / taskFlops)));
+}
+
+interface Plan {
+  readonly rows: Tiles;
+  readonly columns: Tiles;
+  /** Length of a block of K, and how many there are. */
+  readonly depth: number;
+  readonly depths: number;
+}
+
+function plan(spec: MatmulSpec, rowTile: number, width: number, packed: boolean): Plan {
+  const { batch, m, n, k } = spec;
+  const depths = packed && k > maxDepth ? Math.ceil(k / depthBlock) : 1;
+  const depth = Math.ceil(k / depths);
+  const wanted = Math.ceil(tasksFor(spec) / batch);
+  const fits = packed ? Math.max(1, Math.floor(maxPacked / (Math.max(1, depth) * width))) : n;
+  let columnBlocks = Math.ceil(n / (width * fits));
+  // Rows are split first, since each row block packs B again only while it has 96 rows to use it on.
+  let rowBlocks = depths > 1 ? Math.ceil(m / maxKeptRows) : 1;
+  rowBlocks = Math.max(rowBlocks, Math.min(Math.ceil(wanted / columnBlocks), Math.floor(m / 96)));
+  if (rowBlocks * columnBlocks < wanted)
+    columnBlocks = Math.min(
+      Math.ceil(wanted / rowBlocks),
+      Math.max(columnBlocks, Math.ceil(n / 32)),
+    );
+  const per = (size: number, tile: number, blocks: number) =>
+    Math.ceil(roundUp(Math.ceil(size / blocks), tile) / tile);
+  return {
+    rows: tiles(m, rowTile, per(m, rowTile, rowBlocks)),
+    columns: tiles(n, width, per(n, width, columnBlocks)),
+    depth,
+    depths,
+  };
+}
+
+function tiled(spec: MatmulSpec, rowTile: number, packed: boolean): Kernel {
+  const { batch, k, dtype } = spec;
+  // Few rows leave registers for more columns; sums must also outnumber the adder's latency.
+  const width = lanes * (rowTile >= 4 ? 2 : rowTile === 3 ? 3 : rowTile === 2 ? 4 : 8);
+  const { rows, columns, depth, depths } = plan(spec, rowTile, width, packed);
+  const shape = [batch, columns.blocks, rows.blocks];
+  const task = ivar("task", batch * columns.blocks * rows.blocks);
+  const [b, column, row] = delinearize(task, shape);
+
+  const block = ivar("mmB", depths);
+  const k0 = imul(block, depth);
+  const kExtent = depths > 1 ? imin(num(depth), isub(num(k), k0)) : num(k);
+  const kept = depths > 1;
+  const blockWidth = columns.per * width;
+
+  const alongK = k > 0 && stridesAlongK(spec);
+  const plainA = k > 0 && isPlain(spec.a(num(0), ivar("mmM", spec.m), ivar("mmK", k)));
+  const reused = columns.per > 1;
+  const packA = k > 0 && reused && !(plainA && alongK);
+
+  const locals: Stmt[] = [];
+  const local = (name: string, size: number) =>
+    locals.push({ k: "local", name, dtype, size: Math.max(1, size) });
+  if (packed) local("packedB", depth * blockWidth);
+  if (packA) local("packedA", depth * rowTile);
+  if (kept) local("sums", rows.per * rowTile * blockWidth);
+
+  const aAt = (m0: Index, r: number, kk: Index): Value | Operand => {
+    if (!packA) return spec.a(b, iadd(m0, num(r)), iadd(k0, kk));
+    const index = alongK ? iadd(num(r * depth), kk) : iadd(imul(kk, rowTile), num(r));
+    return { k: "localLoad", dtype, local: "packedA", index };
+  };
+
+  /** One register tile: `extent` rows from m0, `groups` groups of `width` lanes from column n0. */
+  const micro = (
+    m0: Index,
+    extent: number,
+    rowAt: Index,
+    n0: Index,
+    groups: number,
+    count: number,
+    bAt: (kk: Index, offset: Index) => Value | Operand,
+    columnAt: Index,
+  ): Stmt => {
+    const lane = ivar("mmL", count);
+    const kk = ivar("mmK", kExtent.max);
+    const body: Stmt[] = [];
+    const each = <T>(f: (r: number, g: number) => T): T[] =>
+      Array.from({ length: extent * groups }, (_, i) => f(Math.floor(i / groups), i % groups));
+    const name = (r: number, g: number) => `c${r}_${g}`;
+    body.push(...each((r, g): Stmt => ({ k: "acc", name: name(r, g), dtype, combine: "sum" })));
+    if (k > 0) {
+      const inner: Stmt[] = [];
+      const columnsOf: Value[] = [];
+      for (let g = 0; g < groups; g++) {
+        const bound = bind(`b${g}`, bAt(kk, iadd(num(g * lanes), lane)));
+        inner.push(...bound.stmts);
+        columnsOf.push(bound.value);
+      }
+      for (let r = 0; r < extent; r++) {
+        const bound = bind(`a${r}`, aAt(m0, r, kk));
+        inner.push(...bound.stmts);
+        for (let g = 0; g < groups; g++)
+          inner.push({ k: "update", name: name(r, g), value: bound.value, times: columnsOf[g] });
+      }
+      body.push(serial("mmK", kExtent, inner, 2));
+    }
+    for (const [r, g] of each((r, g) => [r, g])) {
+      const acc = variable(dtype, name(r, g));
+      const offset = iadd(num(g * lanes), lane);
+      if (!kept) body.push(...spec.epilogue(b, iadd(m0, num(r)), iadd(n0, offset), acc));
+      else {
+        const at = iadd(imul(iadd(rowAt, num(r)), blockWidth), columnAt, offset);
+        const before: Value = { k: "localLoad", dtype, local: "sums", index: at };
+        body.push({
+          k: "localStore",
+          local: "sums",
+          index: at,
+          value: op("add", dtype, before, acc),
+        });
+      }
+    }
+    return vector("mmL", num(count), body);
+  };
+
+  /** All tiles of one row tile. Columns that do not fill a tile go in groups of four and a last, narrower group. */
+  const acrossColumns = (m0: Index, extent: number, rowAt: Index): Stmt[] =>
+    eachTile(columns, column, "mmJ", (n0, columnCount, tile) => {
+      const part = (from: Index, groups: number, count: number): Stmt => {
+        const columnAt = iadd(imul(tile, width), from);
+        const bAt = (kk: Index, offset: Index): Value | Operand =>
+          packed
+            ? {
+                k: "localLoad",
+                dtype,
+                local: "packedB",
+                index: iadd(imul(tile, depth * width), imul(kk, width), from, offset),
+              }
+            : spec.b(b, iadd(k0, kk), iadd(n0, from, offset));
+        return micro(m0, extent, rowAt, iadd(n0, from), groups, count, bAt, columnAt);
+      };
+      if (columnCount === width) return [part(num(0), width / lanes, lanes)];
+      const fours = Math.floor(columnCount / lanes);
+      const rest = columnCount % lanes;
+      const out: Stmt[] = [];
+      if (fours === 1) out.push(part(num(0), 1, lanes));
+      else if (fours > 1)
+        out.push(serial("mmG", num(fours), [part(imul(ivar("mmG", fours), lanes), 1, lanes)]));
+      if (rest > 0) out.push(part(num(fours * lanes), 1, rest));
+      return out;
+    });
+
+  const work: Stmt[] = [];
+  if (packed) work.push(...packB(spec, columns, column, width, depth, b, k0, kExtent));
+  work.push(
+    ...eachTile(rows, row, "mmI", (m0, extent, tile) => [
+      ...(packA ? packRows(spec, extent, rowTile, depth, alongK, b, m0, k0, kExtent) : []),
+      ...acrossColumns(m0, extent, imul(tile, rowTile)),
+    ]),
+  );
+  const body: Stmt[] = [...locals];
+  if (!kept) body.push(...work);
+  else {
+    const size = rows.per * rowTile * blockWidth;
+    const zero: Stmt = {
+      k: "localStore",
+      local: "sums",
+      index: ivar("mmZ", size),
+      value: constValue(dtype, 0),
+    };
+    const [i, j] = [
+      ivar("mmR", blockExtent(rows, row).max),
+      ivar("mmC", blockExtent(columns, column).max),
+    ];
+    const sum: Value = {
+      k: "localLoad",
+      dtype,
+      local: "sums",
+      index: iadd(imul(i, blockWidth), j),
+    };
+    const m0 = iadd(imul(row, rows.per * rowTile), i);
+    const n0 = iadd(imul(column, blockWidth), j);
+    const finish = vector("mmC", blockExtent(columns, column), [...spec.epilogue(b, m0, n0, sum)]);
+    body.push(
+      vector("mmZ", num(size), [zero], 4),
+      serial("mmB", num(depths), work),
+      serial("mmR", blockExtent(rows, row), [finish]),
+    );
+  }
+  return kernelOf(spec, task.max + 1, body);
+}
+
+/** Copies the column block of B into panels: element (k, n) at panel·depth·width + k·width + n. */
+function packB(
+  spec: MatmulSpec,
+  columns: Tiles,
+  column: Index,
+  width: number,
+  depth: number,
+  b: Index,
+  k0: Index,
+  kExtent: Index,
+): Stmt[] {
+  const kk = ivar("mmK", kExtent.max);
+  const panels = eachTile(columns, column, "mmJ", (n0, extent, tile) => {
+    const lane = ivar("mmL", extent);
+    const { stmts, value } = operand(spec.b(b, iadd(k0, kk), iadd(n0, lane)));
+    const index = iadd(imul(tile, depth * width), imul(kk, width), lane);
+    const store: Stmt = { k: "localStore", local: "packedB", index, value };
+    const copy = vector("mmL", num(extent), [...stmts, store], Math.floor(extent / lanes));
+    // Rows of a transposed B are read along k: one panel at a time keeps `width` streams.
+    return spec.bUnitStride ? [copy] : [serial("mmK", kExtent, [copy])];
+  });
+  return spec.bUnitStride ? [serial("mmK", kExtent, panels)] : panels;
+}
+
+/** Computes the rows of one tile of A: row by row, or k-major where A is contiguous along its rows' axis. */
+function packRows(
+  spec: MatmulSpec,
+  extent: number,
+  rowTile: number,
+  depth: number,
+  alongK: boolean,
+  b: Index,
+  m0: Index,
+  k0: Index,
+  kExtent: Index,
+): Stmt[] {
+  const r = ivar("mmR", extent);
+  const kk = ivar("mmK", kExtent.max);
+  const { stmts, value } = operand(spec.a(b, iadd(m0, r), iadd(k0, kk)));
+  const index = alongK ? iadd(imul(r, depth), kk) : iadd(imul(kk, rowTile), r);
+  const store: Stmt = { k: "localStore", local: "packedA", index, value };
+  return alongK
+    ? [serial("mmR", num(extent), [vector("mmK", kExtent, [...stmts, store], 2)])]
+    : [serial("mmK", kExtent, [vector("mmR", num(extent), [...stmts, store])])];
+}
+
+// --- dot ----------------------------------------------------------------------------------------------------
+
+/** Lanes along k: a tile of sums that are added over the lanes at the end. */
+function dotForm(spec: MatmulSpec): Kernel {
+  const { batch, m, n, k, dtype } = spec;
+  const narrow = n < lanes;
+  const rowTile = narrow ? Math.min(m, n === 1 ? 8 : 4) : evenTile(m, 4);
+  const columnTile = narrow ? n : Math.min(n, rowTile === 1 ? 8 : rowTile === 4 ? 3 : 4);
+  const wanted = Math.ceil(tasksFor(spec) / batch);
+  const [long, tile] = narrow ? [m, rowTile] : [n, columnTile];
+  const per = Math.ceil(Math.ceil(long / tile) / wanted);
+  const rows = tiles(m, rowTile, narrow ? per : m);
+  const columns = tiles(n, columnTile, narrow ? n : per);
+  const task = ivar("task", batch * columns.blocks * rows.blocks);
+  const [b, column, row] = delinearize(task, [batch, columns.blocks, rows.blocks]);
+  const kk = ivar("mmK", k);
+  let forms = 0;
+  const body = eachTile(columns, column, "mmJ", (n0, columnCount) =>
+    eachTile(rows, row, "mmI", (m0, rowCount) => {
+      const out: Stmt[] = [];
+      const inner: Stmt[] = [];
+      // Several tiles may stand side by side in one scope.
+      const form = forms++;
+      const name = (r: number, c: number) => `c${form}_${r}_${c}`;
+      const right: Value[] = [];
+      for (let c = 0; c < columnCount; c++) {
+        const bound = bind(`b${c}`, spec.b(b, kk, iadd(n0, num(c))));
+        inner.push(...bound.stmts);
+        right.push(bound.value);
+      }
+      for (let r = 0; r < rowCount; r++) {
+        const bound = bind(`a${r}`, spec.a(b, iadd(m0, num(r)), kk));
+        inner.push(...bound.stmts);
+        for (let c = 0; c < columnCount; c++) {
+          out.push({ k: "acc", name: name(r, c), dtype, combine: "sum" });
+          inner.push({ k: "update", name: name(r, c), value: bound.value, times: right[c] });
+        }
+      }
+      out.push(vector("mmK", num(k), inner));
+      for (let r = 0; r < rowCount; r++)
+        for (let c = 0; c < columnCount; c++)
+          out.push(
+            ...spec.epilogue(b, iadd(m0, num(r)), iadd(n0, num(c)), variable(dtype, name(r, c))),
+          );
+      return out;
+    }),
+  );
+  return kernelOf(spec, task.max + 1, body);
+}
+
+function kernelOf(spec: MatmulSpec, extent: number, body: readonly Stmt[]): Kernel {
+  return {
+    name: spec.name,
+    kind: "matmul",
+    buffers: spec.buffers,
+    scalars: spec.scalars,
+    range: { var: "task", extent },
+    body,
+    flops: 2 * spec.batch * spec.m * spec.n * spec.k,
+  };
+}

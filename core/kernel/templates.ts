@@ -1,0 +1,139 @@
+/**
+ * @file Groups whose kernel is a template: matrix products with prologue and epilogue, and scatter-add. This file
+ * evaluates the operands and the epilogue at the indices that a template asks for; the loops are the template's.
+ */
+import type { Node } from "../graph/node.ts";
+import { backward, isMovement } from "../schedule/access.ts";
+import type { Group } from "../schedule/fuse.ts";
+import {
+  affineIn,
+  delinearize,
+  type Index,
+  ivar,
+  linearize,
+  substitute,
+} from "../schedule/symbolic.ts";
+import { Evaluator } from "./evaluate.ts";
+import type { Stmt, Value } from "./ir.ts";
+import { finish, type Lowered, lowerNest } from "./lower.ts";
+import { matmulKernel, type Operand } from "./matmul.ts";
+import { scatterAddKernel } from "./scatter.ts";
+
+/** Schedules one group for a CPU. */
+export function lowerGroup(group: Group, inMemory: (n: Node) => boolean): Lowered {
+  if (group.kind === "matmul") return lowerMatmul(group, inMemory);
+  if (group.kind === "scatter") return lowerScatter(group, inMemory);
+  return lowerNest(group, inMemory);
+}
+
+/** The value of `n` at `index`, with the statements that it needs, in a scope of their own. */
+function operand(ev: Evaluator, n: Node, index: readonly Index[]): Operand {
+  ev.push([]);
+  const { value } = ev.evaluate(n, index);
+  return { stmts: ev.pop().stmts, value };
+}
+
+const indexVars = (names: readonly string[], shape: readonly number[]): Index[] =>
+  shape.map((d, i) => ivar(names[i], d));
+
+function lowerMatmul(group: Group, inMemory: (n: Node) => boolean): Lowered {
+  const dot = [...group.members.keys()].find((n) => n.op === "dot")!;
+  const [a, b] = dot.src;
+  const [batch, m, k] = a.shape;
+  const n = b.shape[2];
+  const ev = new Evaluator(inMemory);
+
+  const epilogue = (index: readonly Index[], acc: Value): Stmt[] => {
+    const env = new Map(index.map((x, i) => [`s${i}`, x] as const));
+    ev.push([]);
+    ev.bound.set(dot, { value: acc, depth: 0 });
+    const stores = [...group.stores.keys()].map((node) => {
+      const at = group.members.get(node)!.map((x) => substitute(x, env));
+      const { value } = ev.evaluate(node, at);
+      return ev.store(node, at, value);
+    });
+    return [...ev.pop().stmts, ...stores];
+  };
+  // Once with the operands and once with the epilogue at plain variables: this registers every buffer, and the
+  // addresses tell which inputs the results may overwrite (none that an operand reads).
+  const space = indexVars(["s0", "s1", "s2"], group.space);
+  operand(ev, a, indexVars(["mb", "mm", "mk"], a.shape));
+  operand(ev, b, indexVars(["mb", "mk", "mn"], b.shape));
+  epilogue(space, { k: "const", dtype: dot.dtype, value: 0 });
+  const accesses = [...ev.accesses];
+  const flopsPerElement = ev.flopsPerElement;
+
+  const template = matmulKernel({
+    name: "matmul",
+    batch,
+    m,
+    n,
+    k,
+    dtype: dot.dtype,
+    buffers: ev.buffers,
+    scalars: 3 * ev.randoms.length,
+    a: (...index) => operand(ev, a, index),
+    b: (...index) => operand(ev, b, index),
+    bUnitStride: unitStride(b, inMemory),
+    epilogue: (i, j, l, acc) => epilogue([i, j, l], acc),
+  });
+  ev.accesses.splice(0, ev.accesses.length, ...accesses);
+  const flops = 2 * batch * m * n * k + flopsPerElement * batch * m * n;
+  return finish(group, ev, "matmul", template.range, template.body, flops);
+}
+
+/** Are neighbouring columns of the operand neighbours in memory? */
+function unitStride(b: Node, inMemory: (n: Node) => boolean): boolean {
+  let index: readonly Index[] = indexVars(["mb", "mk", "mn"], b.shape);
+  let n = b;
+  while (isMovement(n)) {
+    const access = backward(n, index);
+    if (access.mask === false) return true;
+    index = access.index;
+    n = n.src[0];
+  }
+  return !inMemory(n) || affineIn(linearize(index, n.shape), "mn") === 1;
+}
+
+function lowerScatter(group: Group, inMemory: (n: Node) => boolean): Lowered {
+  const [scatter] = group.members.keys() as IterableIterator<Node<"scatterAdd">>;
+  const [where, source] = scatter.src;
+  const { axis, size } = scatter.attrs;
+  const before = scatter.shape.slice(0, axis);
+  const after = scatter.shape.slice(axis + 1);
+  const product = (shape: readonly number[]) => shape.reduce((n, d) => n * d, 1);
+  const ev = new Evaluator(inMemory);
+
+  // The template sees [outer, axis, inner]; the nodes see their own axes.
+  const full = (o: Index, j: Index, i: Index): Index[] => [
+    ...delinearize(o, before),
+    j,
+    ...delinearize(i, after),
+  ];
+  const outBuffer = ev.buffer(scatter, "write");
+  const probe: [Index, Index, Index] = [
+    ivar("so", product(before)),
+    ivar("sj", where.shape[axis]),
+    ivar("si", product(after)),
+  ];
+  operand(ev, where, full(...probe));
+  const seen = ev.accesses.length;
+  operand(ev, source, full(...probe));
+  const indexInner = ev.accesses.slice(0, seen).some((a) => affineIn(a.index, "si") !== 0);
+  const template = scatterAddKernel({
+    name: "scatter",
+    outer: product(before),
+    size,
+    count: where.shape[axis],
+    inner: product(after),
+    dtype: scatter.dtype,
+    buffers: ev.buffers,
+    scalars: 3 * ev.randoms.length,
+    index: (o, j, i) => operand(ev, where, full(o, j, i)),
+    indexInner,
+    src: (o, j, i) => operand(ev, source, full(o, j, i)),
+    out: (o, p, i) => linearize(full(o, p, i), scatter.shape),
+    outBuffer,
+  });
+  return finish(group, ev, "scatter", template.range, template.body, product(source.shape));
+}

@@ -1,0 +1,42 @@
+/**
+ * @file Where intermediates live: offsets in one block of scratch memory, shared by values whose lives do not meet.
+ *
+ * Greedy by size (Pisarchyk & Lee 2020): the largest value first, each at the lowest offset where it fits between the
+ * values already placed whose lives overlap its own.
+ */
+
+/** A value written in step `first` and last read in step `last` (both inclusive). */
+export interface Lifetime {
+  readonly bytes: number;
+  readonly first: number;
+  readonly last: number;
+}
+
+/** Offsets are multiples of this, and at least this many readable bytes follow each value: vectors may over-read. */
+export const alignment = 64;
+
+const roundUp = (n: number): number => Math.ceil(n / alignment) * alignment + alignment;
+
+export function planMemory(values: readonly Lifetime[]): { offsets: number[]; bytes: number } {
+  const offsets = new Array<number>(values.length).fill(0);
+  const order = values.map((_, i) => i).sort((a, b) => values[b].bytes - values[a].bytes || a - b);
+  // Placed values by offset, so that gaps are found in one pass.
+  const placed: number[] = [];
+  let total = 0;
+  for (const i of order) {
+    const { first, last } = values[i];
+    const bytes = roundUp(values[i].bytes);
+    let at = 0;
+    for (const j of placed) {
+      if (values[j].last < first || values[j].first > last) continue;
+      if (offsets[j] >= at + bytes) break;
+      at = Math.max(at, offsets[j] + roundUp(values[j].bytes));
+    }
+    offsets[i] = at;
+    total = Math.max(total, at + bytes);
+    let k = placed.length;
+    while (k > 0 && offsets[placed[k - 1]] > at) k--;
+    placed.splice(k, 0, i);
+  }
+  return { offsets, bytes: total };
+}

@@ -1,0 +1,236 @@
+/**
+ * @file From a canonical graph to a plan: simplify, fuse, order the groups, and give every stored value a place.
+ *
+ * The order is the program's own where dependencies allow it (so a checkpoint's clone runs when the backward pass needs
+ * it), except that whoever reads the old version of an assigned storage goes before the group that writes it.
+ */
+import { dtypes } from "../dtype.ts";
+import type { Node } from "../graph/node.ts";
+import { topological } from "../graph/walk.ts";
+import { numel } from "../shape.ts";
+import { beneath, isMovement } from "./access.ts";
+import { fuse, type Group } from "./fuse.ts";
+import { type Lifetime, planMemory } from "./memory.ts";
+import { copy, isFree, simplify } from "./simplify.ts";
+
+export type Place =
+  | { readonly k: "slot"; readonly slot: number }
+  | { readonly k: "output"; readonly output: number }
+  | { readonly k: "scratch"; readonly offset: number };
+
+export type Step =
+  | { readonly k: "group"; readonly group: Group; readonly reads: readonly Node[] }
+  /** A scan: `body` runs once per element of the leading axis. Scratch of the body lies at `offset`. */
+  | {
+      readonly k: "loop";
+      readonly group: Group;
+      readonly region: Node<"region">;
+      readonly body: Plan;
+      readonly offset: number;
+    };
+
+export interface Plan {
+  readonly inputs: readonly Node<"placeholder">[];
+  readonly steps: readonly Step[];
+  readonly places: ReadonlyMap<Node, Place>;
+  readonly outputs: readonly PlannedOutput[];
+  readonly scratchBytes: number;
+}
+
+export interface PlannedOutput {
+  readonly node: Node;
+  /** The slot that an assignment wants overwritten, if every other reader of it runs before. */
+  readonly overwrites: number | null;
+}
+
+export const bytesOf = (n: Node): number => numel(n.shape) * dtypes[n.dtype].bytes;
+
+export function schedule(inputs: readonly Node<"placeholder">[], roots: readonly Node[]): Plan {
+  // Outputs are distinct computed tensors: what would only be a view, a leaf or a second name is copied.
+  const targets: (number | null)[] = [];
+  const results: Node[] = [];
+  for (const { node, target } of simplify(roots, inputs)) {
+    const computed = !isMovement(node) && !isFree(node) && node.op !== "placeholder";
+    results.push(computed && !results.includes(node) ? node : copy(node));
+    targets.push(target);
+  }
+  const live = results.filter((n) => numel(n.shape) > 0);
+  const order = topological(live);
+  const reasons = new Map(
+    results.map((n, i) => [n, targets[i] === null ? "output" : "new state"] as const),
+  );
+  const groups = fuse(order, reasons);
+
+  const producer = new Map<Node, Group>();
+  for (const group of groups) for (const n of group.stores.keys()) producer.set(n, group);
+  const reads = new Map(groups.map((group) => [group, readsOf(group, producer)] as const));
+
+  const before = new Map<Group, Set<Group>>();
+  for (const group of groups) {
+    const needs = new Set<Group>();
+    for (const n of reads.get(group)!) {
+      const source = producer.get(n);
+      if (source && source !== group) needs.add(source);
+    }
+    before.set(group, needs);
+  }
+  const overwrites = results.map((n, i) =>
+    orderReaders(n, targets[i], inputs, groups, reads, producer, before),
+  );
+  const sorted = sortGroups(groups, before);
+
+  // Lives, in steps; outputs have allocations of their own.
+  const position = new Map(sorted.map((group, i) => [group, i] as const));
+  const places = new Map<Node, Place>(inputs.map((n, slot) => [n, { k: "slot", slot }]));
+  results.forEach((n, output) => {
+    places.set(n, { k: "output", output });
+  });
+  const lives: Lifetime[] = [];
+  const owners: (Node | Group)[] = [];
+  const last = new Map<Node, number>();
+  for (const [group, nodes] of reads)
+    for (const n of nodes) last.set(n, Math.max(last.get(n) ?? 0, position.get(group)!));
+  const bodies = new Map<Group, Plan>();
+  for (const group of sorted) {
+    const first = position.get(group)!;
+    for (const n of group.stores.keys()) {
+      if (places.has(n)) continue;
+      lives.push({ bytes: bytesOf(n), first, last: Math.max(first, last.get(n) ?? first) });
+      owners.push(n);
+    }
+    if (group.kind === "loop") {
+      const body = planBody(regionOf(group));
+      bodies.set(group, body);
+      lives.push({ bytes: loopScratch(regionOf(group), body), first, last: first });
+      owners.push(group);
+    }
+  }
+  const { offsets, bytes } = planMemory(lives);
+  const loopOffset = new Map<Group, number>();
+  owners.forEach((owner, i) => {
+    if ("members" in owner) loopOffset.set(owner, offsets[i]);
+    else places.set(owner, { k: "scratch", offset: offsets[i] });
+  });
+  const steps = sorted.map((group): Step => {
+    if (group.kind !== "loop") return { k: "group", group, reads: reads.get(group)! };
+    const offset = loopOffset.get(group)!;
+    return { k: "loop", group, region: regionOf(group), body: bodies.get(group)!, offset };
+  });
+  const outputs = results.map((node, i) => ({ node, overwrites: overwrites[i] }));
+  return { inputs, steps, places, outputs, scratchBytes: bytes };
+}
+
+const regionOf = (group: Group): Node<"region"> => {
+  const [first] = group.members.keys();
+  return first as Node<"region">;
+};
+
+function planBody(region: Node<"region">): Plan {
+  const { params, results } = region.attrs.region.body;
+  return schedule(params, results);
+}
+
+/**
+ * The body's own scratch, then for each carry its current and its next value, and for each y one element: a place to
+ * write to where nobody needs the whole.
+ */
+export function loopScratch(region: Node<"region">, body: Plan): number {
+  const { scan, body: graph } = region.attrs.region;
+  const bytes = (c: Node, i: number) => carryBytes(c) * (i < scan!.carries ? 2 : 1);
+  return graph.results.reduce((n, c, i) => n + bytes(c, i), body.scratchBytes);
+}
+export const carryBytes = (n: Node): number => Math.ceil(bytesOf(n) / 64) * 64 + 64;
+
+/**
+ * What a group loads: the placeholders and the values stored by other groups that its stored members reach, through
+ * members and through values that it computes again.
+ */
+function readsOf(group: Group, producer: ReadonlyMap<Node, Group>): Node[] {
+  const found = new Set<Node>();
+  const seen = new Set<Node>();
+  const stack: Node[] = [...group.stores.keys()];
+  if (group.kind === "loop") stack.push(regionOf(group));
+  for (let n = stack.pop(); n; n = stack.pop()) {
+    if (seen.has(n)) continue;
+    seen.add(n);
+    const elsewhere = producer.get(n);
+    if (n.op === "placeholder" || (elsewhere && elsewhere !== group)) {
+      found.add(n);
+      continue;
+    }
+    for (const s of n.src) stack.push(beneath(s));
+  }
+  return [...found].sort((a, b) => a.id - b.id);
+}
+
+/**
+ * May the group that stores `n` overwrite the storage of slot `target`? Then every other reader of the slot is ordered
+ * before it; if one of them needs the group's results, it may not.
+ */
+function orderReaders(
+  n: Node,
+  target: number | null,
+  inputs: readonly Node[],
+  groups: readonly Group[],
+  reads: ReadonlyMap<Group, readonly Node[]>,
+  producer: ReadonlyMap<Node, Group>,
+  before: Map<Group, Set<Group>>,
+): number | null {
+  const writer = producer.get(n);
+  if (target === null || !writer) return null;
+  const old = inputs[target];
+  const readers = groups.filter((group) => group !== writer && reads.get(group)!.includes(old));
+  if (readers.some((reader) => reaches(reader, writer, before))) return null;
+  for (const reader of readers) before.get(writer)!.add(reader);
+  return target;
+}
+
+/** Does `from` come after `to`? */
+function reaches(from: Group, to: Group, before: ReadonlyMap<Group, ReadonlySet<Group>>): boolean {
+  const seen = new Set<Group>([from]);
+  const stack = [from];
+  for (let group = stack.pop(); group; group = stack.pop()) {
+    if (group === to) return true;
+    for (const need of before.get(group)!)
+      if (!seen.has(need)) {
+        seen.add(need);
+        stack.push(need);
+      }
+  }
+  return false;
+}
+
+/** Kahn's order; among the groups that are ready the one whose first member was made first. */
+function sortGroups(
+  groups: readonly Group[],
+  before: ReadonlyMap<Group, ReadonlySet<Group>>,
+): Group[] {
+  const missing = new Map<Group, number>();
+  const after = new Map<Group, Group[]>();
+  for (const group of groups) {
+    missing.set(group, before.get(group)!.size);
+    for (const need of before.get(group)!) {
+      const list = after.get(need);
+      if (list) list.push(group);
+      else after.set(need, [group]);
+    }
+  }
+  const age = new Map(
+    groups.map((group) => [group, Math.min(...[...group.stores.keys()].map((n) => n.id))]),
+  );
+  const ready = groups.filter((group) => missing.get(group) === 0);
+  const sorted: Group[] = [];
+  while (ready.length > 0) {
+    let best = 0;
+    for (let i = 1; i < ready.length; i++) if (age.get(ready[i])! < age.get(ready[best])!) best = i;
+    const [group] = ready.splice(best, 1);
+    sorted.push(group);
+    for (const next of after.get(group) ?? []) {
+      const left = missing.get(next)! - 1;
+      missing.set(next, left);
+      if (left === 0) ready.push(next);
+    }
+  }
+  if (sorted.length !== groups.length) throw new Error("schedule: the groups form a cycle");
+  return sorted;
+}

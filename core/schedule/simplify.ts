@@ -1,0 +1,275 @@
+/**
+ * @file Rewrites a canonical graph into the form that the scheduler fuses: regions inlined (scan stays), aliases and
+ * assignments dissolved, movement merged, literals folded, empty tensors gone, equal nodes interned again.
+ *
+ * Only rewrites that hold for every value are here. x·0 → 0 is wrong for NaN and inf, x + 0 for -0, x − x for inf:
+ * none of them may be added.
+ */
+import { roundTo } from "../dtype.ts";
+import * as g from "../graph/build.ts";
+import type { Node } from "../graph/node.ts";
+import { constant, node, type Primitive } from "../graph/primitives.ts";
+import { topological } from "../graph/walk.ts";
+import { numel, type Shape, sameShape } from "../shape.ts";
+import { expandRegion } from "../transform/region.ts";
+import { isMovement } from "./access.ts";
+
+export interface SimplifiedOutput {
+  readonly node: Node;
+  /** The input slot (index into the graph's inputs) whose storage an assignment wants to overwrite. */
+  readonly target: number | null;
+}
+
+/** Simplifies the graph below `outputs`; `inputs` are its placeholders (kept as they are). */
+export function simplify(
+  outputs: readonly Node[],
+  inputs: readonly Node<"placeholder">[],
+): SimplifiedOutput[] {
+  const slot = new Map<Node, number>(inputs.map((p, i) => [p, i]));
+  const done = new Map<Node, Node>();
+  const interned = new Map<string, Node>();
+  /** The storage that a chain of assignments writes. */
+  const storage = new Map<Node, number>();
+  const regions = new Map<Node, readonly Node[]>();
+  const uses = new Map<Node, number>(outputs.map((n) => [n, 1]));
+  for (const n of topological(outputs)) for (const s of n.src) uses.set(s, (uses.get(s) ?? 0) + 1);
+  const usedOnce = new Set<Node>();
+
+  // In the order in which the program made them, and every node is made anew, so that ids keep that order. Inlined
+  // regions bring new nodes, which are simplified before the projection that asked for them.
+  const stack: Node[] = topological(outputs).reverse();
+  while (stack.length > 0) {
+    const n = stack[stack.length - 1];
+    if (done.has(n)) {
+      stack.pop();
+      continue;
+    }
+    const waiting = n.src.filter((s) => !done.has(s));
+    if (waiting.length > 0) {
+      for (let i = waiting.length - 1; i >= 0; i--) stack.push(waiting[i]);
+      continue;
+    }
+    if (n.op === "project" && isInlined(n.src[0])) {
+      const region = done.get(n.src[0]) as Node<"region">;
+      if (!regions.has(region)) regions.set(region, expandRegion(region));
+      const value = regions.get(region)![(n as Node<"project">).attrs.index];
+      if (!done.has(value)) {
+        stack.push(value);
+        continue;
+      }
+      done.set(n, done.get(value)!);
+    } else {
+      if (n.op === "assign") {
+        const target = n.src[0];
+        const at = slot.get(target) ?? storage.get(target);
+        if (at !== undefined) storage.set(n, at);
+      }
+      const src = n.src.map((s) => done.get(s)!);
+      const made = intern(interned, rewrite(n, src, usedOnce));
+      if ((uses.get(n) ?? 0) <= 1) usedOnce.add(made);
+      else usedOnce.delete(made);
+      done.set(n, made);
+    }
+    stack.pop();
+  }
+  return outputs.map((n) => ({
+    node: done.get(n)!,
+    target: n.op === "assign" ? (storage.get(n) ?? null) : null,
+  }));
+}
+
+const isInlined = (n: Node): boolean =>
+  n.op === "region" && (n as Node<"region">).attrs.region.kind !== "scan";
+
+function intern(table: Map<string, Node>, n: Node): Node {
+  if (n.op === "placeholder" || n.op === "random" || n.op === "region") return n;
+  const value = n.op === "constant" ? (n as Node<"constant">).attrs.value : 0;
+  const attrs =
+    n.op === "constant" ? (Object.is(value, -0) ? "-0" : `${value}`) : JSON.stringify(n.attrs);
+  const key = `${n.op}|${n.src.map((s) => s.id).join()}|${attrs}|${n.dtype}|${n.shape.join()}|${n.recompute}`;
+  const known = table.get(key);
+  if (known) return known;
+  table.set(key, n);
+  return n;
+}
+
+/** Costs nothing to evaluate anywhere and lives nowhere. */
+export const isFree = (n: Node): boolean => n.op === "constant" || n.op === "iota";
+
+/** The same value as a computed, contiguous tensor: a cast that stays. */
+export const copy = (x: Node): Node => node("cast", [x], { dtype: x.dtype });
+
+/** A whole tensor of one literal. */
+const full = (value: number, like: Node): Node => g.expand(constant(value, like.dtype), like.shape);
+
+const literal = (n: Node): number | null =>
+  n.op === "constant"
+    ? (n as Node<"constant">).attrs.value
+    : n.op === "expand" || n.op === "reshape"
+      ? literal(n.src[0])
+      : null;
+
+const identity: Partial<Record<Primitive, number>> = { sum: 0, prod: 1 };
+
+/** The node again over simplified sources, or something simpler that means the same. */
+function rewrite(n: Node, src: readonly Node[], usedOnce: Set<Node>): Node {
+  if (n.src.length === 0) return n;
+  switch (n.op) {
+    case "alias":
+    case "detach":
+      return src[0];
+    case "assign":
+      return src[1];
+  }
+  if (n.op !== "region" && n.op !== "project") {
+    // Nothing is computed for an empty tensor, and nothing reads one: what is reduced over an empty axis is a literal.
+    if (numel(n.shape) === 0) return full(0, n);
+    if (n.op in identity && numel(src[0].shape) === 0) return full(identity[n.op]!, n);
+    if (n.op === "dot" && src[0].shape[2] === 0) return full(0, n);
+    if (n.op === "scatterAdd" && numel(src[1].shape) === 0) return full(0, n);
+    if (n.op === "pad" && numel(src[0].shape) === 0) return full((n as Node<"pad">).attrs.value, n);
+  }
+  switch (n.op) {
+    case "region": {
+      // A scan's operands are addressed by its own kernels, as whole row-major tensors.
+      const whole = src.map((s) => (isMovement(s) || isFree(s) ? copy(s) : s));
+      return node("region", whole, (n as Node<"region">).attrs, n.recompute);
+    }
+    case "reshape":
+      return reshape(src[0], n.shape);
+    case "permute":
+      return permute(src[0], (n as Node<"permute">).attrs.axes, usedOnce);
+    case "expand":
+      return expand(src[0], n.shape);
+    case "flip": {
+      const axes = (n as Node<"flip">).attrs.axes.filter((a) => n.shape[a] > 1);
+      return axes.length === 0 ? src[0] : node("flip", src, { axes });
+    }
+    case "pad": {
+      const { lo, hi } = (n as Node<"pad">).attrs;
+      if ([...lo, ...hi].every((v) => v === 0)) return src[0];
+      break;
+    }
+    case "slice":
+      if (sameShape(n.shape, src[0].shape)) return src[0];
+      break;
+    case "concat": {
+      const parts = src.filter((s) => numel(s.shape) > 0);
+      return parts.length === 1 ? parts[0] : node("concat", parts, (n as Node<"concat">).attrs);
+    }
+    case "sum":
+    case "prod":
+    case "amax":
+    case "amin": {
+      const { axes } = (n as Node<"sum">).attrs;
+      const real = axes.filter((a) => src[0].shape[a] > 1);
+      if (real.length === 0) return reshape(src[0], n.shape);
+      if (real.length < axes.length) return reshape(node(n.op, src, { axes: real }), n.shape);
+      break;
+    }
+    case "argmax":
+      if (src[0].shape[(n as Node<"argmax">).attrs.axis] === 1) return full(0, n);
+      break;
+    case "cast":
+      if (src[0].dtype === n.dtype) return src[0];
+      break;
+    case "bitcast":
+      if (src[0].dtype === n.dtype) return src[0];
+      break;
+    case "neg":
+      if (src[0].op === "neg" && n.dtype === "f32") return src[0].src[0];
+      break;
+    case "mul":
+      // x·1 = x for every x; a broadcast literal may still stretch the shape.
+      if (literal(src[1]) === 1) return expand(src[0], n.shape);
+      if (literal(src[0]) === 1) return expand(src[1], n.shape);
+      break;
+    case "div":
+      if (literal(src[1]) === 1) return expand(src[0], n.shape);
+      break;
+    case "sub":
+      if (Object.is(literal(src[1]), 0)) return expand(src[0], n.shape);
+      break;
+  }
+  const folded = fold(n, src);
+  if (folded !== null) return expand(constant(folded, n.dtype), n.shape);
+  return node(n.op, src, n.attrs as never, n.recompute);
+}
+
+/** Arithmetic on literals that rounds the same on every target. */
+function fold(n: Node, src: readonly Node[]): number | null {
+  if (n.dtype !== "f32" || src.length > 2) return null;
+  const [a, b] = src.map(literal);
+  if (a === null || b === null || src[0].dtype !== "f32") return null;
+  switch (n.op) {
+    case "neg":
+      return -a;
+    case "sqrt":
+      return roundTo("f32", Math.sqrt(a));
+    case "add":
+      return roundTo("f32", a + b);
+    case "sub":
+      return roundTo("f32", a - b);
+    case "mul":
+      return roundTo("f32", a * b);
+    case "div":
+      return roundTo("f32", a / b);
+  }
+  return null;
+}
+
+export function reshape(x: Node, shape: Shape): Node {
+  const base = x.op === "reshape" ? x.src[0] : x;
+  if (sameShape(base.shape, shape)) return base;
+  if (base.op === "expand" && base.src[0].op === "constant") return expand(base.src[0], shape);
+  return node("reshape", [base], { shape });
+}
+
+/**
+ * The transpose of a product is the product of the transposes, which only addresses differently: so a weight's gradient
+ * comes out in the weight's own layout.
+ */
+function transposedProduct(
+  x: Node,
+  axes: readonly number[],
+  usedOnce: ReadonlySet<Node>,
+): Node | null {
+  const dot = x.op === "reshape" ? x.src[0] : x;
+  if (dot.op !== "dot" || !usedOnce.has(dot)) return null;
+  const rank = x.shape.length;
+  const same = rank === 3 ? x === dot : rank === 2 && sameShape([1, ...x.shape], dot.shape);
+  if (!same || !axes.every((a, i) => a === [0, 2, 1][i + 3 - rank] - (3 - rank))) return null;
+  const [a, b] = dot.src.map((s) => permute(s, [0, 2, 1], usedOnce));
+  return reshape(
+    node("dot", [b, a]),
+    axes.map((i) => x.shape[i]),
+  );
+}
+
+function permute(x: Node, axes: readonly number[], usedOnce: ReadonlySet<Node>): Node {
+  if (x.op === "permute") {
+    const inner = (x as Node<"permute">).attrs.axes;
+    return permute(
+      x.src[0],
+      axes.map((a) => inner[a]),
+      usedOnce,
+    );
+  }
+  if (axes.every((a, i) => a === i)) return x;
+  const product = transposedProduct(x, axes, usedOnce);
+  if (product) return product;
+  // Moving axes of size 1 only is a reshape, which addresses for free.
+  const real = axes.filter((a) => x.shape[a] > 1);
+  if (real.every((a, i) => i === 0 || a > real[i - 1]))
+    return reshape(
+      x,
+      axes.map((a) => x.shape[a]),
+    );
+  return node("permute", [x], { axes });
+}
+
+function expand(x: Node, shape: Shape): Node {
+  if (sameShape(x.shape, shape)) return x;
+  const base = x.op === "expand" ? x.src[0] : x;
+  return node("expand", [base], { shape });
+}

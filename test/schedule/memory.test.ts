@@ -1,0 +1,79 @@
+import fc from "fast-check";
+import { describe, expect, test } from "vitest";
+import { topological } from "../../core/graph/walk.ts";
+import { alignment, type Lifetime, planMemory } from "../../core/schedule/memory.ts";
+import { bytesOf, type Plan, schedule } from "../../core/schedule/schedule.ts";
+import { randomGraph } from "../support/graphs.ts";
+
+const lifetime = fc
+  .record({ bytes: fc.nat(5000), first: fc.nat(40), length: fc.nat(15) })
+  .map(({ bytes, first, length }): Lifetime => ({ bytes, first, last: first + length }));
+
+describe("planMemory", () => {
+  test("no two live values share bytes, over-reads included", () => {
+    fc.assert(
+      fc.property(fc.array(lifetime, { maxLength: 60 }), (values) => {
+        const { offsets, bytes } = planMemory(values);
+        for (let i = 0; i < values.length; i++) {
+          expect(offsets[i] % alignment).toBe(0);
+          expect(offsets[i] + values[i].bytes + alignment).toBeLessThanOrEqual(bytes);
+          for (let j = 0; j < i; j++) {
+            const apart = values[i].last < values[j].first || values[j].last < values[i].first;
+            const beside =
+              offsets[i] + values[i].bytes + alignment <= offsets[j] ||
+              offsets[j] + values[j].bytes + alignment <= offsets[i];
+            expect(apart || beside).toBe(true);
+          }
+        }
+      }),
+    );
+  });
+
+  test("memory of the dead is used again", () => {
+    const values = Array.from({ length: 50 }, (_, i) => ({ bytes: 1000, first: i, last: i + 1 }));
+    expect(planMemory(values).bytes).toBeLessThanOrEqual(2 * 1152);
+  });
+});
+
+/** Which steps write and read each scratch value of a plan. */
+function lives(plan: Plan): { offset: number; bytes: number; first: number; last: number }[] {
+  const found = new Map<object, { offset: number; bytes: number; first: number; last: number }>();
+  plan.steps.forEach((step, i) => {
+    for (const n of step.group.stores.keys()) {
+      const place = plan.places.get(n)!;
+      if (place.k === "scratch")
+        found.set(n, { offset: place.offset, bytes: bytesOf(n), first: i, last: i });
+    }
+    const reads = step.k === "group" ? step.reads : step.region.src;
+    for (const n of reads) {
+      const life = found.get(n);
+      if (life) life.last = i;
+    }
+  });
+  return [...found.values()];
+}
+
+describe("plans of random graphs", () => {
+  test("every value is written before it is read, and no two live ones share bytes", () => {
+    for (let seed = 0; seed < 300; seed++) {
+      const { inputs, outputs } = randomGraph(seed, 24);
+      const plan = schedule(inputs, outputs);
+      const written = new Set<object>(inputs);
+      for (const step of plan.steps) {
+        if (step.k === "group")
+          for (const n of step.reads) expect(written.has(n), `seed ${seed}`).toBe(true);
+        for (const n of step.group.stores.keys()) written.add(n);
+      }
+      const all = lives(plan);
+      for (let i = 0; i < all.length; i++)
+        for (let j = 0; j < i; j++) {
+          const [a, b] = [all[i], all[j]];
+          const apart = a.last < b.first || b.last < a.first;
+          const beside = a.offset + a.bytes <= b.offset || b.offset + b.bytes <= a.offset;
+          expect(apart || beside, `seed ${seed}`).toBe(true);
+        }
+      expect(plan.outputs.length).toBe(outputs.length);
+      expect(topological(outputs).length).toBeGreaterThan(0);
+    }
+  });
+});

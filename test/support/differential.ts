@@ -1,0 +1,52 @@
+/** @file Runs one graph on two backends and tells the first difference. */
+import type { Backend, CanonicalGraph } from "../../core/backend/backend.ts";
+import { ReferenceBackend } from "../../core/backend/reference.ts";
+import type { TypedArray } from "../../core/dtype.ts";
+import { numel } from "../../core/shape.ts";
+import { difference, type RandomGraph, randomGraph } from "./graphs.ts";
+
+export function runGraph(backend: Backend, graph: RandomGraph): TypedArray[] {
+  const canonical: CanonicalGraph = { ...graph, key: "" };
+  const executable = backend.prepare(canonical);
+  const inputs = graph.data.map((d, i) => backend.upload(d, graph.inputs[i].dtype));
+  const outputs = executable.run(
+    inputs,
+    graph.words,
+    inputs.map(() => false),
+  );
+  const values = outputs.map((o, i) =>
+    backend.download(o, graph.outputs[i].dtype, numel(graph.outputs[i].shape)),
+  );
+  for (const s of [...inputs, ...outputs]) backend.free(s);
+  return values;
+}
+
+/** Compares `backend` with the reference on the graphs of seeds `from` … `to`-1; throws with the seed. */
+export function compareOnRandomGraphs(
+  backend: Backend,
+  from: number,
+  to: number,
+  size?: number,
+): number {
+  const reference = new ReferenceBackend();
+  let nodes = 0;
+  for (let seed = from; seed < to; seed++) {
+    const graph = randomGraph(seed, size);
+    const want = runGraph(reference, graph);
+    let got: TypedArray[];
+    try {
+      got = runGraph(backend, graph);
+    } catch (error) {
+      throw new Error(`randomGraph(${seed}, ${size})`, { cause: error });
+    }
+    want.forEach((values, i) => {
+      const found = difference(got[i], values, graph.outputs[i].dtype);
+      if (found)
+        throw new Error(
+          `randomGraph(${seed}, ${size}): output ${i} (${graph.outputs[i].op}): ${found}`,
+        );
+      nodes++;
+    });
+  }
+  return nodes;
+}

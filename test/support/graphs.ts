@@ -1,0 +1,378 @@
+/**
+ * @file Random graphs for differential tests: every primitive, random shapes with axes of size 0 and 1, broadcasting and
+ * movement in any order. Reproducible from a seed. Discontinuous operations (floor, comparisons, casts to integers,
+ * argmax) only see values that are the same to the bit on every backend, and functions only see bounded arguments, so
+ * that a difference is a bug and not amplified rounding.
+ */
+import type { DType, TypedArray } from "../../core/dtype.ts";
+import { dtypes, isFloat } from "../../core/dtype.ts";
+import * as g from "../../core/graph/build.ts";
+import type { Node } from "../../core/graph/node.ts";
+import { constant, node, placeholder, randomBits } from "../../core/graph/primitives.ts";
+import { broadcast, numel } from "../../core/shape.ts";
+
+export interface RandomGraph {
+  readonly inputs: Node<"placeholder">[];
+  readonly data: TypedArray[];
+  readonly randoms: Node<"random">[];
+  readonly words: Uint32Array;
+  readonly outputs: Node[];
+}
+
+/** mulberry32: a small generator with a full 32-bit state. */
+export function generator(seed: number): () => number {
+  let a = seed >>> 0;
+  return () => {
+    a = (a + 0x6d2b79f5) | 0;
+    let t = Math.imul(a ^ (a >>> 15), 1 | a);
+    t = (t + Math.imul(t ^ (t >>> 7), 61 | t)) ^ t;
+    return ((t ^ (t >>> 14)) >>> 0) / 4294967296;
+  };
+}
+
+export function randomGraph(seed: number, size = 14): RandomGraph {
+  const next = generator(seed);
+  const int = (n: number): number => Math.floor(next() * n);
+  const pick = <T>(list: readonly T[]): T => list[int(list.length)];
+  const inputs: Node<"placeholder">[] = [];
+  const data: TypedArray[] = [];
+  const randoms: Node<"random">[] = [];
+  const words: number[] = [];
+  /** Nodes whose value is the same to the bit everywhere. */
+  const exact = new Set<Node>();
+  const pool: Node[] = [];
+  const add = (n: Node, isExact: boolean): Node => {
+    pool.push(n);
+    if (isExact || !isFloat(n.dtype)) exact.add(n);
+    return n;
+  };
+  const dims = [2, 3, 4, 5, 6, 8, 9, 1, 7, 12];
+  const shape = (rank = int(4)): number[] =>
+    Array.from({ length: rank }, () => (next() < 0.02 ? 0 : pick(dims)));
+
+  const input = (dtype: DType, of: readonly number[]): Node => {
+    const p = placeholder(dtype, of, "wasm");
+    inputs.push(p);
+    const values = new dtypes[dtype].array(numel(of));
+    for (let i = 0; i < values.length; i++) {
+      const x = next();
+      values[i] =
+        dtype === "f32"
+          ? Math.round((x * 8 - 4) * 16) / 16
+          : dtype === "bool"
+            ? int(2)
+            : int(9) - (dtypes[dtype].signed ? 4 : 0);
+    }
+    data.push(values);
+    return add(p, true);
+  };
+  const floats = (): Node[] => pool.filter((n) => isFloat(n.dtype));
+  const bounded = (x: Node): Node => g.max(g.min(x, constant(3, "f32")), constant(-3, "f32"));
+  const ofType = (dtype: DType): Node => {
+    const found = pool.filter((n) => n.dtype === dtype);
+    return found.length > 0 ? pick(found) : input(dtype, shape());
+  };
+  /** A node that broadcasts with x, of x's dtype. */
+  const mate = (x: Node): Node => {
+    const found = pool.filter(
+      (n) =>
+        n.dtype === x.dtype &&
+        broadcast(n.shape, x.shape) &&
+        numel(broadcast(n.shape, x.shape)!) < 4000,
+    );
+    const roll = next();
+    if (roll < 0.15)
+      return constant(isFloat(x.dtype) ? pick([0.5, 2, -1, 0.25, 1, 0]) : pick([1, 2, 3]), x.dtype);
+    if (found.length > 0 && roll < 0.75) return pick(found);
+    const keep = int(x.shape.length + 1);
+    return input(
+      x.dtype,
+      x.shape.slice(keep).map((d) => (next() < 0.25 ? 1 : d)),
+    );
+  };
+  const sameFor = (...xs: Node[]): boolean => xs.every((x) => exact.has(x) || x.op === "constant");
+
+  const moves: ((x: Node) => Node)[] = [
+    (x) => {
+      const n = numel(x.shape);
+      const factor = [2, 3, 4, 5, 6].filter((f) => n % f === 0 && n > 0);
+      const f = factor.length > 0 ? pick(factor) : 1;
+      return g.reshape(x, pick([[n], [n / f, f], [f, n / f], [1, n], [n / f, 1, f]]));
+    },
+    (x) =>
+      g.permute(
+        x,
+        x.shape.map((_, i) => i).sort(() => next() - 0.5),
+      ),
+    (x) => g.expand(x, [1 + int(3), ...x.shape]),
+    (x) =>
+      node("pad", [x], {
+        lo: x.shape.map(() => int(3)),
+        hi: x.shape.map(() => int(3)),
+        value: isFloat(x.dtype) ? pick([0, -1.5, 2]) : 0,
+      }),
+    (x) => {
+      const start = x.shape.map((d) => int(Math.max(1, d)));
+      const step = x.shape.map(() => 1 + int(2));
+      const len = x.shape.map((d, i) =>
+        d === 0 ? 0 : 1 + int(Math.floor((d - 1 - start[i]) / step[i]) + 1),
+      );
+      return node("slice", [x], {
+        start: x.shape.map((d, i) => (d === 0 ? 0 : start[i])),
+        size: len,
+        step,
+      });
+    },
+    (x) => node("flip", [x], { axes: x.shape.map((_, i) => i).filter(() => next() < 0.5) }),
+  ];
+
+  const steps: [number, () => void][] = [
+    [
+      4,
+      () => {
+        const x = pick(floats());
+        const y = mate(x);
+        const op = pick(["add", "sub", "mul", "max", "min"] as const);
+        add(node(op, next() < 0.5 ? [x, y] : [y, x]), sameFor(x, y));
+      },
+    ],
+    [
+      2,
+      () => {
+        const x = pick(floats());
+        add(g.div(x, g.add(g.abs(mate(x)), constant(1, "f32"))), false);
+      },
+    ],
+    [
+      3,
+      () => {
+        const x = pick(floats());
+        const op = pick(["exp", "sin", "cos", "tanh", "erf"] as const);
+        add(node(op, [bounded(x)]), false);
+      },
+    ],
+    [
+      1,
+      () => {
+        const x = g.add(g.abs(pick(floats())), constant(0.5, "f32"));
+        add(
+          pick([
+            () => g.log(x),
+            () => g.sqrt(x),
+            () => g.pow(g.min(x, constant(4, "f32")), constant(pick([1.5, -0.5, 3]), "f32")),
+          ])(),
+          false,
+        );
+      },
+    ],
+    [
+      1,
+      () => {
+        const x = pick(floats());
+        add(node(pick(["neg", "abs"] as const), [x]), sameFor(x));
+      },
+    ],
+    [
+      2,
+      () => {
+        const found = floats().filter((n) => exact.has(n));
+        if (found.length === 0) return;
+        const x = pick(found);
+        const y = mate(x);
+        if (!sameFor(y)) return;
+        const mask = node(pick(["lt", "le", "eq"] as const), [x, y]);
+        add(mask, true);
+        const z = pick(floats().filter((n) => broadcast(n.shape, mask.shape)));
+        if (z)
+          add(
+            g.where(
+              mask,
+              z,
+              mate(z).dtype === "f32" && broadcast(mask.shape, z.shape) ? constant(0.75, "f32") : z,
+            ),
+            sameFor(z),
+          );
+      },
+    ],
+    [
+      1,
+      () => {
+        const found = floats().filter((n) => exact.has(n));
+        if (found.length === 0) return;
+        const x = pick(found);
+        add(
+          pick([
+            () => node("floor", [x]),
+            () => node("round", [x]),
+            () => g.cast(x, pick(["i32", "i8", "u8", "bool"] as const)),
+          ])(),
+          true,
+        );
+      },
+    ],
+    [
+      1,
+      () => {
+        const x = ofType(pick(["i32", "u32", "i8", "u8"] as const));
+        const y = mate(x);
+        const op = pick([
+          "add",
+          "sub",
+          "mul",
+          "idiv",
+          "rem",
+          "max",
+          "min",
+          "and",
+          "or",
+          "xor",
+          "shl",
+          "shr",
+        ] as const);
+        add(node(op, [x, y]), true);
+      },
+    ],
+    [
+      1,
+      () => {
+        const x = ofType(pick(["i32", "u8", "bool", "i8"] as const));
+        add(g.cast(x, pick(["f32", "i32"] as const)), true);
+      },
+    ],
+    [
+      5,
+      () => {
+        const x = pick(pool);
+        const y = pick(moves)(x);
+        if (numel(y.shape) < 3000) add(y, sameFor(x));
+      },
+    ],
+    [
+      4,
+      () => {
+        const found = floats().filter((n) => n.shape.length > 0);
+        if (found.length === 0) return;
+        const x = pick(found);
+        const axes = x.shape.map((_, i) => i).filter(() => next() < 0.5);
+        if (axes.length === 0) axes.push(x.shape.length - 1);
+        const op = pick(["sum", "amax", "amin", "sum", "prod"] as const);
+        if ((op === "amax" || op === "amin") && axes.some((a) => x.shape[a] === 0)) return;
+        const source =
+          op === "prod" ? g.add(g.mul(bounded(x), constant(0.1, "f32")), constant(1, "f32")) : x;
+        const r = add(node(op, [source], { axes }), sameFor(x) && op.startsWith("am"));
+        if (next() < 0.6) {
+          const back = g.reshape(
+            r,
+            x.shape.map((d, i) => (axes.includes(i) ? 1 : d)),
+          );
+          const y = g.mul(g.sub(bounded(x), bounded(back)), constant(0.5, "f32"));
+          if (numel(y.shape) < 3000) add(y, false);
+        }
+      },
+    ],
+    [
+      1,
+      () => {
+        const found = pool.filter((n) => n.shape.length > 0 && exact.has(n) && n.dtype !== "bool");
+        if (found.length === 0) return;
+        const x = pick(found);
+        const axis = int(x.shape.length);
+        if (x.shape[axis] > 0) add(node("argmax", [x], { axis }), true);
+      },
+    ],
+    [
+      2,
+      () => {
+        const x = bounded(pick(floats()));
+        const n = numel(x.shape);
+        const k = pick([1, 2, 3, 4, 5, 6].filter((d) => n % d === 0));
+        const a = g.reshape(x, [1, n / k, k]);
+        const columns = pick([1, 3, 5, 8, 11]);
+        const b = pick(pool.filter((m) => m.dtype === "f32" && numel(m.shape) === k * columns));
+        const right = b ? g.reshape(bounded(b), [1, k, columns]) : input("f32", [1, k, columns]);
+        if ((n / k) * columns < 3000)
+          add(g.dot(a, next() < 0.3 && k === columns ? g.permute(right, [0, 2, 1]) : right), false);
+      },
+    ],
+    [
+      1,
+      () => {
+        const found = pool.filter((n) => n.shape.length > 0 && n.dtype !== "bool");
+        if (found.length === 0) return;
+        const x = pick(found);
+        const axis = int(x.shape.length);
+        if (x.shape[axis] === 0) return;
+        const of = x.shape.map((d, i) => (i === axis ? 1 + int(6) : d));
+        const limit = x.shape[axis];
+        const index = input("i32", of);
+        const values = data[data.length - 1];
+        for (let i = 0; i < values.length; i++) values[i] = int(limit);
+        if (next() < 0.5) add(g.gather(x, index, axis), sameFor(x));
+        else if (x.dtype !== "bool") {
+          for (let i = 0; i < values.length; i++) values[i] = int(5);
+          const y = g.gather(x, g.min(index, constant(limit - 1, "i32")), axis);
+          add(g.scatterAdd(index, y, axis, 5), false);
+        }
+      },
+    ],
+    [
+      1,
+      () => {
+        const found = pool.filter((n) => n.shape.length > 0);
+        if (found.length === 0) return;
+        const x = pick(found);
+        const axis = int(x.shape.length);
+        const others = pool.filter(
+          (n) =>
+            n.dtype === x.dtype &&
+            n.shape.length === x.shape.length &&
+            n.shape.every((d, i) => i === axis || d === x.shape[i]),
+        );
+        const parts = Array.from({ length: 1 + int(3) }, () => pick(others));
+        add(g.concat([x, ...parts], axis), sameFor(x, ...parts));
+      },
+    ],
+    [
+      1,
+      () => {
+        const leaf = randomBits(shape(), [int(2 ** 32), int(2 ** 32)], int(1000));
+        randoms.push(leaf);
+        words.push(leaf.attrs.key[0], leaf.attrs.key[1], leaf.attrs.counter);
+        add(g.mul(g.cast(g.shr(leaf, constant(8, "u32")), "f32"), constant(2 ** -24, "f32")), true);
+      },
+    ],
+  ];
+  const total = steps.reduce((n, [w]) => n + w, 0);
+  input("f32", shape(2));
+  input("f32", shape(3));
+  while (pool.length < size) {
+    let roll = next() * total;
+    for (const [weight, step] of steps) {
+      roll -= weight;
+      if (roll > 0) continue;
+      step();
+      break;
+    }
+  }
+  const last = pool[pool.length - 1];
+  const outputs = [last, ...pool.filter((n) => n !== last && next() < 0.25)];
+  return { inputs, data, randoms, words: Uint32Array.from(words), outputs };
+}
+
+/** The first difference beyond tolerance, or null. */
+export function difference(
+  got: ArrayLike<number>,
+  want: ArrayLike<number>,
+  dtype: DType,
+): string | null {
+  let scale = 1;
+  for (let i = 0; i < want.length; i++)
+    if (Number.isFinite(want[i])) scale = Math.max(scale, Math.abs(want[i]));
+  const tolerance = isFloat(dtype) ? 2e-4 * scale : 0;
+  for (let i = 0; i < want.length; i++) {
+    if (Number.isNaN(want[i]) ? Number.isNaN(got[i]) : got[i] === want[i]) continue;
+    if (!(Math.abs(got[i] - want[i]) <= tolerance))
+      return `element ${i}: got ${got[i]}, want ${want[i]}`;
+  }
+  return got.length === want.length ? null : `${got.length} elements instead of ${want.length}`;
+}
