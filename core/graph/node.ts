@@ -61,3 +61,11 @@ export function rawNode<P extends Primitive>(
 
 /** Narrows a node to one primitive. */
 export const is = <P extends Primitive>(node: Node, op: P): node is Node<P> => node.op === op;
+
+/** JSON that tells apart what JSON merges: -0, NaN and the infinities. For keys, not for parsing. */
+export const exactJson = (value: unknown): string =>
+  JSON.stringify(value, (_, v) =>
+    typeof v === "number" && (!Number.isFinite(v) || Object.is(v, -0))
+      ? `#${Object.is(v, -0) ? "-0" : v}`
+      : v,
+  );

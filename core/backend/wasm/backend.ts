@@ -4,6 +4,7 @@
  */
 import type { DType, TypedArray } from "../../dtype.ts";
 import { dtypes } from "../../dtype.ts";
+import { exactJson } from "../../graph/node.ts";
 import type { Storage } from "../../graph/primitives.ts";
 import type { Kernel } from "../../kernel/ir.ts";
 import { schedule } from "../../schedule/schedule.ts";
@@ -60,18 +61,16 @@ export class WasmBackend implements Backend, Host {
       scratchBytes: plan.scratchBytes,
       run: (inputs, words, donate) => {
         this.scratch = this.grow(this.scratch, plan.scratchBytes);
-        const outputs = sizes.map((bytes, i) => {
-          const slot = program.overwrites[i];
-          if (slot !== null && donate[slot]) return inputs[slot] as WasmStorage;
-          return this.storage(bytes);
-        });
+        const outputs: WasmStorage[] = [];
         try {
-          program.run(
-            inputs.map((s) => (s as WasmStorage).address),
-            outputs.map((s) => s.address),
-            this.scratch.address,
-            words,
-          );
+          for (const [i, bytes] of sizes.entries()) {
+            const slot = program.overwrites[i];
+            const inPlace = slot !== null && donate[slot];
+            outputs.push(inPlace ? (inputs[slot] as WasmStorage) : this.storage(bytes));
+          }
+          const addresses = (list: readonly Storage[]) =>
+            list.map((s) => (s as WasmStorage).address);
+          program.run(addresses(inputs), addresses(outputs), this.scratch.address, words);
         } catch (error) {
           for (const s of outputs) if (!inputs.includes(s)) this.free(s);
           throw error;
@@ -112,7 +111,7 @@ export class WasmBackend implements Backend, Host {
   // --- Host ---
 
   compile(kernels: readonly Kernel[]): Compiled[] {
-    const keys = kernels.map((k) => JSON.stringify({ ...k, name: "", flops: 0 }));
+    const keys = kernels.map((k) => exactJson({ ...k, name: "", flops: 0 }));
     const fresh = new Map<string, Kernel>();
     keys.forEach((key, i) => {
       if (!this.kernels.has(key)) fresh.set(key, kernels[i]);

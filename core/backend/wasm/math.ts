@@ -1,0 +1,125 @@
+/**
+ * @file exp, log, tanh and erf of four floats, inline and without branches. Each states its error bound in units in the
+ * last place (ulp) over all floats; test/wasm/math.test.ts measures it against float64, with fused and with separate
+ * multiply-add. Structure after Cephes (Moshier) and Juffa's erff; the coefficients are own minimax fits (weighted
+ * least squares to the uniform limit, rounded to float32 one by one), so their last digits matter.
+ */
+import { apply, type Expr, f32x4, i32, i32x4 } from "./emit-expr.ts";
+import {
+  abs,
+  add,
+  and,
+  choose,
+  div,
+  lt,
+  madd,
+  mul,
+  nmadd,
+  or,
+  poly,
+  sub,
+  type Target,
+} from "./math-ops.ts";
+
+const log2e = f32x4(1.4426950408889634);
+/** ln 2 = high + low; the high part has 9 significant bits, so n·high is exact for every exponent n. */
+const ln2High = f32x4(0.693359375);
+const ln2Low = f32x4(-0.00021219444005469057);
+/** 1.5·2²³: adding it rounds to an integer, which then stands in the low bits. */
+const magic = f32x4(12582912);
+const one = f32x4(1);
+
+const signBit = (): Expr => i32x4(-2147483648);
+
+/** x = n·ln2 + r with |r| ≤ ln2/2; n as an integer vector, and e^r. */
+function reduceExp(t: Target, x: Expr): { n: Expr; er: Expr } {
+  const shifted = madd(t, x, log2e, magic);
+  const n = sub(shifted, magic);
+  const r = nmadd(t, n, ln2Low, nmadd(t, n, ln2High, x));
+  const tail = poly(t, r, [0.0013820776, 0.008369249, 0.04166828, 0.16666517, 0.49999994]);
+  const er = add(madd(t, tail, mul(r, r), r), one);
+  return { n: apply("i32x4.sub", shifted, magic), er };
+}
+
+/** 2^n as a float, for -126 ≤ n ≤ 127. */
+const power2 = (n: Expr): Expr => apply("i32x4.add", apply("i32x4.shl", n, i32(23)), one);
+
+/** e^x for -87 ≤ x ≤ 88, NaN stays NaN: for use inside other functions. */
+function expNormal(t: Target, x: Expr): Expr {
+  const { n, er } = reduceExp(t, x);
+  return mul(er, power2(n));
+}
+
+/** e^x, ≤ 1.2 ulp for all x; subnormal results within 1 of their units; e^-∞ = 0, e^∞ = ∞. */
+export function exp(t: Target, x: Expr): Expr {
+  // pmin(x, c) keeps NaN: it is c only where c < x.
+  const clamped = apply("f32x4.pmax", apply("f32x4.pmin", x, f32x4(89)), f32x4(-104));
+  const { n, er } = reduceExp(t, clamped);
+  // In two steps, as 2^n itself may be subnormal or 2¹²⁸.
+  const half = apply("i32x4.shr_s", n, i32(1));
+  return mul(mul(er, power2(half)), power2(apply("i32x4.sub", n, half)));
+}
+
+/** ln x, ≤ 1 ulp for all x > 0, subnormals included; ln ±0 = -∞, ln x = NaN for x < 0. */
+export function log(t: Target, x: Expr): Expr {
+  const subnormal = lt(x, f32x4(2 ** -126));
+  const scaled = choose(subnormal, mul(x, f32x4(2 ** 23)), x);
+  const shiftBack = and(subnormal, f32x4(23));
+  // x = 2^e·m with √½ ≤ m < √2.
+  const e = apply("i32x4.shr_s", apply("i32x4.sub", scaled, i32x4(0x3f3504f3)), i32(23));
+  const m = apply("i32x4.sub", scaled, apply("i32x4.shl", e, i32(23)));
+  const exponent = sub(apply("f32x4.convert_i32x4_s", e), shiftBack);
+  const f = sub(m, one);
+  const square = mul(f, f);
+  const tail = poly(
+    t,
+    f,
+    [
+      0.0674919, -0.11670025, 0.118835375, -0.1240624, 0.1422036, -0.16667989, 0.20002072,
+      -0.2500001, 0.33333313,
+    ],
+  );
+  const correction = madd(t, exponent, ln2Low, mul(mul(square, f), tail));
+  const y = nmadd(t, f32x4(0.5), square, correction);
+  const result = madd(t, exponent, ln2High, add(f, y));
+  // ∞ and NaN are their own logarithms; all ones is a NaN.
+  const zero = apply("f32x4.eq", x, f32x4(0));
+  const limit = or(choose(zero, f32x4(Number.NEGATIVE_INFINITY), x), lt(x, f32x4(0)));
+  // Positive finite numbers are the bit patterns 1 … 0x7f7fffff.
+  const irregular = apply("i32x4.ge_u", apply("i32x4.sub", x, i32x4(1)), i32x4(0x7f7fffff));
+  return choose(irregular, limit, result);
+}
+
+/** tanh x, ≤ 2 ulp for all x. */
+export function tanh(t: Target, x: Expr): Expr {
+  const a = apply("f32x4.pmin", abs(x), f32x4(9.25));
+  const z = mul(a, a);
+  const tail = poly(t, z, [-0.005692296, 0.020628167, -0.053736515, 0.13331406, -0.3333328]);
+  const small = madd(t, mul(a, z), tail, a);
+  const large = sub(one, div(f32x4(2), add(expNormal(t, add(a, a)), one)));
+  const magnitude = choose(lt(a, f32x4(0.625)), small, large);
+  return or(magnitude, and(x, signBit()));
+}
+
+/** erf x, ≤ 1.5 ulp for all x. */
+export function erf(t: Target, x: Expr): Expr {
+  // erf 4 rounds to 1.
+  const a = apply("f32x4.pmin", abs(x), f32x4(4));
+  const z = mul(a, a);
+  const series = poly(
+    t,
+    z,
+    [-0.00059595786, 0.004987352, -0.026762966, 0.11281731, -0.3761249, 0.12837915],
+  );
+  const small = madd(t, series, a, a);
+  // erfc a = exp(-(a + a·q(a)))
+  const q = poly(
+    t,
+    a,
+    [-0.00021365477, 0.0032122142, -0.02288111, 0.10524793, 0.63572896, 0.1285112],
+  );
+  const exponent = madd(t, q, a, a);
+  const large = sub(one, expNormal(t, apply("f32x4.neg", exponent)));
+  const magnitude = choose(lt(a, f32x4(0.93)), small, large);
+  return or(magnitude, and(x, signBit()));
+}

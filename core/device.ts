@@ -1,0 +1,341 @@
+/**
+ * @file Devices: a backend with its queue, its plan cache and its memory. A device takes nodes (or, from compile.ts,
+ * a finished plan) and gives handles that are filled when the job has run; it knows nothing of tensor cells.
+ * It also decides when garbage is collected, as only results that the program holds rely on the collector.
+ */
+import type { Backend, CanonicalGraph, Executable } from "./backend/backend.ts";
+import { ReferenceBackend } from "./backend/reference.ts";
+import { WasmBackend } from "./backend/wasm/backend.ts";
+import { type Canonical, canonicalize } from "./canonical.ts";
+import type { DType, TypedArray } from "./dtype.ts";
+import { DeviceError, describe, OutOfMemoryError, TransformError } from "./errors.ts";
+import { type DeviceName, is, type Node } from "./graph/node.ts";
+import { nextTurn, Queue } from "./queue.ts";
+import { formatShape, numel, type Shape } from "./shape.ts";
+import { Step, type StepIo } from "./step.ts";
+import { Handle, Pool } from "./storage.ts";
+
+const MAX_PLANS = 256;
+/** Live bytes may grow by this much, or double, before a collection is tried. */
+const COLLECT_AFTER = 64 * 2 ** 20;
+/** Finalizers run in their own macrotasks after a collection. */
+const TURNS_AFTER_COLLECTION = 4;
+
+/** Realised values of nodes that are no leaves: a side table, so realising replaces no node. */
+const realised = new WeakMap<Node, Handle>();
+
+/** The value of a node that has one: a buffer leaf, or a result that was realised and not disposed of. */
+export function handleOf(n: Node): Handle | undefined {
+  if (is(n, "buffer")) return n.attrs.storage as Handle;
+  const handle = realised.get(n);
+  return handle?.disposed ? undefined : handle;
+}
+
+/** What an assignment, or a chain of them, started from: the version that is stored. */
+export function firstVersion(n: Node): Node {
+  let first = n;
+  while (is(first, "assign")) first = first.src[0];
+  return first;
+}
+
+export function attach(n: Node, handle: Handle): void {
+  if (n.op !== "buffer" && !handleOf(n)) realised.set(n, handle);
+}
+
+export interface EvaluateOptions {
+  /** May append to the roots: called for each node below them that a cell owns. */
+  readonly owned?: (node: Node) => void;
+  readonly signal?: AbortSignal;
+  /** Whether the run counts as a step that nobody awaits. */
+  readonly counts: boolean;
+}
+
+export class Device {
+  readonly name: DeviceName;
+  readonly backend: Backend;
+  readonly pool: Pool;
+  readonly queue: Queue;
+  readonly counts = { plansPrepared: 0, planCacheHits: 0, kernelsRun: 0, runs: 0, collections: 0 };
+  readonly #plans = new Map<string, Executable>();
+  /** Live bytes after the last collection. */
+  #floor = 0;
+
+  constructor(backend: Backend) {
+    this.name = backend.name;
+    this.backend = backend;
+    this.pool = new Pool(backend);
+    this.queue = new Queue({
+      pressed: () => this.pool.bytes > this.#floor + Math.max(COLLECT_AFTER, this.#floor),
+      collect: () => this.collect(),
+      explain: (error) => this.#explain(error),
+    });
+  }
+
+  /** Waits until everything that is queued has run. Aborting cancels what was not submitted, and rejects. */
+  ready({ signal }: { signal?: AbortSignal } = {}): Promise<void> {
+    return this.queue.ready(signal);
+  }
+
+  memory(): { liveBytes: number; reservedBytes: number; liveTensors: number } {
+    return { ...this.backend.memory(), liveTensors: this.pool.live.size };
+  }
+
+  /** Counters since the device was made. */
+  statistics(): Readonly<Device["counts"]> {
+    return { ...this.counts };
+  }
+
+  /** Collects garbage where the host allows it, and lets finalizers give storages back. */
+  async collect(): Promise<void> {
+    this.counts.collections++;
+    garbageCollector()?.();
+    for (let i = 0; i < TURNS_AFTER_COLLECTION; i++) await nextTurn();
+    this.#floor = this.pool.bytes;
+  }
+
+  /** The plan of a canonical graph, from the cache if it was prepared before. */
+  plan<Slot extends object>(graph: Canonical<Slot>): Executable {
+    const known = this.#plans.get(graph.key);
+    if (known) {
+      // Least recently used first: a Map iterates in the order of insertion.
+      this.#plans.delete(graph.key);
+      this.#plans.set(graph.key, known);
+      this.counts.planCacheHits++;
+      return known;
+    }
+    const executable = this.#prepare(graph.build());
+    this.counts.plansPrepared++;
+    this.#plans.set(graph.key, executable);
+    if (this.#plans.size > MAX_PLANS) this.#plans.delete(this.#plans.keys().next().value!);
+    return executable;
+  }
+
+  #prepare(graph: CanonicalGraph): Executable {
+    try {
+      return this.backend.prepare(graph);
+    } catch (error) {
+      if (!(error instanceof OutOfMemoryError)) throw error;
+    }
+    // Plans need memory too. The queue collects garbage before a run and tries again, so preparing waits for it.
+    let made: Executable | undefined;
+    return {
+      get kernels() {
+        return made?.kernels ?? [];
+      },
+      get scratchBytes() {
+        return made?.scratchBytes ?? 0;
+      },
+      run: (...args) => (made ??= this.backend.prepare(graph)).run(...args),
+    };
+  }
+
+  /** Canonicalises what `roots` need, given what is realised. */
+  canonical(roots: readonly Node[], owned?: (node: Node) => void): Canonical<Handle> {
+    return canonicalize(roots, {
+      slotOf: (n) => {
+        if (n.op === "placeholder") refusePlaceholder(n);
+        return handleOf(n);
+      },
+      // A leaf cuts history, except that it may itself want a gradient.
+      hasHistory: (handle, n) =>
+        (n.op !== "buffer" && handle.history) || (n.owner?.requiresGrad ?? false),
+      owned,
+    });
+  }
+
+  /** Enqueues what computes `roots`; returns a handle of its own for each. */
+  evaluate(roots: readonly Node[], { owned, signal, counts }: EvaluateOptions): Handle[] {
+    signal?.throwIfAborted();
+    const graph = this.canonical(roots, owned);
+    const executable = this.plan(graph);
+    const words = new Uint32Array(3 * graph.randoms.length);
+    for (const [i, { attrs }] of graph.randoms.entries())
+      words.set([attrs.key[0], attrs.key[1], attrs.counter], 3 * i);
+    const outputs = roots.map((n, i) => {
+      const handle = new Handle(this.name, n.dtype, n.shape);
+      handle.history = graph.history[i];
+      return handle;
+    });
+    const donate = graph.slots.map(() => false);
+    const previous = roots.flatMap((n, i) => {
+      const old = is(n, "assign") && handleOf(firstVersion(n));
+      return old ? [[outputs[i], old] as const] : [];
+    });
+    const io = { inputs: graph.slots, words, donate, outputs, previous };
+    this.submit(executable, graph.outputOf, io, counts, signal);
+    return outputs;
+  }
+
+  /** Enqueues a run; `outputOf[i]` is the result that fills `io.outputs[i]`. */
+  submit(
+    executable: Executable,
+    outputOf: readonly number[],
+    io: StepIo,
+    counts: boolean,
+    signal?: AbortSignal,
+  ): void {
+    const step = new Step(this, executable, outputOf, io, counts);
+    this.queue.enqueue(step);
+    if (!signal) return;
+    const abort = () => this.queue.cancel((job) => job === step, signal.reason);
+    signal.addEventListener("abort", abort);
+    step.ended = () => signal.removeEventListener("abort", abort);
+  }
+
+  /** A copy of the data on the device, at the call; waits for memory only if there is none. */
+  upload(data: TypedArray, dtype: DType, shape: Shape): Handle {
+    const handle = new Handle(this.name, dtype, shape);
+    const send = (source: TypedArray) =>
+      handle.fill(this.pool.claim(this.backend.upload(source, dtype), dtype, shape));
+    try {
+      send(data);
+    } catch (error) {
+      if (!(error instanceof OutOfMemoryError)) throw error;
+      const copy = data.slice();
+      const fail = (e: unknown) => {
+        handle.error = e;
+      };
+      this.queue.enqueue({ step: false, run: () => send(copy), fail, cancel: fail });
+    }
+    return handle;
+  }
+
+  /** Reads a value after everything that is queued. */
+  read(handle: Handle): Promise<TypedArray> {
+    return new Promise((resolve, reject) => {
+      const run = () => {
+        const { storage } = handle.read();
+        resolve(this.backend.download(storage, handle.dtype, numel(handle.shape)));
+      };
+      if (this.queue.idle) run();
+      else this.queue.enqueue({ step: false, barrier: true, run, fail: reject, cancel: reject });
+    });
+  }
+
+  /** Resolves when the handles are filled; rejects with what went wrong. */
+  finished(handles: readonly Handle[]): Promise<void> {
+    return new Promise((resolve, reject) => {
+      const run = () => {
+        const failed = handles.find((h) => h.error !== undefined);
+        if (failed) reject(failed.error);
+        else resolve();
+      };
+      this.queue.enqueue({ step: false, barrier: true, run, fail: reject, cancel: reject });
+    });
+  }
+
+  /** Frees a value as soon as the jobs that read it have run. */
+  dispose(handle: Handle): void {
+    if (handle.disposed) return;
+    handle.disposed = true;
+    const run = () => handle.release();
+    if (this.queue.idle) run();
+    else this.queue.enqueue({ step: false, barrier: true, run, fail: run, cancel: run });
+  }
+
+  #explain(error: OutOfMemoryError): OutOfMemoryError {
+    const message = `${error.message}\nthe largest live values on ${this.name}:\n${this.pool.largest(10)}`;
+    return new OutOfMemoryError(message, { cause: error });
+  }
+}
+
+export function refusePlaceholder(n: Node): never {
+  const { name } = (n as Node<"placeholder">).attrs;
+  throw new TransformError(
+    describe(
+      "realize",
+      "values that are known",
+      `one that depends on a traced parameter ${name && `"${name}" `}${n.dtype}${formatShape(n.shape)}`,
+      "a traced value inside compile, vmap, jvp or scan cannot be read, nor kept after the call: return it",
+    ),
+  );
+}
+
+let collector: (() => void) | null | undefined;
+
+/** The engine's collector where one can be had: in Node also without --expose-gc. */
+function garbageCollector(): (() => void) | null {
+  if (collector !== undefined) return collector;
+  const global = globalThis as { gc?: () => void };
+  if (typeof global.gc === "function") return (collector = global.gc);
+  try {
+    const v8 = globalThis.process?.getBuiltinModule?.("node:v8");
+    const vm = globalThis.process?.getBuiltinModule?.("node:vm");
+    v8?.setFlagsFromString("--expose-gc");
+    collector = (vm?.runInNewContext("gc") as (() => void) | undefined) ?? null;
+  } catch {
+    collector = null;
+  }
+  return collector;
+}
+
+export interface DeviceOptions {
+  /** "auto" takes the fastest device there is. */
+  device?: DeviceName | "auto";
+  /** Bytes that tensors may take on the device. */
+  budget?: number;
+  /** Address width of the generated WebAssembly; 64 serves budgets above 4 GiB. */
+  address?: 32 | 64;
+}
+
+const made = new Map<DeviceName, Device>();
+let chosen: { readonly device: Device; readonly reason: string } | undefined;
+
+function makeBackend(name: DeviceName, { budget, address }: DeviceOptions): Backend {
+  if (name === "reference") return new ReferenceBackend();
+  return new WasmBackend({ ...(budget && { budget }), ...(address && { address }) });
+}
+
+/** Makes `device` the one of its name: for backends with other settings than init() offers, before any tensor. */
+export function registerDevice(device: Device): void {
+  made.set(device.name, device);
+  if (chosen?.device.name === device.name) chosen = { device, reason: chosen.reason };
+}
+
+/** The device of a name; made when it is first asked for. */
+export function deviceNamed(name: DeviceName, options: DeviceOptions = {}): Device {
+  const known = made.get(name);
+  if (known) return known;
+  if (name !== "wasm" && name !== "reference")
+    throw new DeviceError(describe("init", "device 'auto', 'wasm' or 'reference'", `'${name}'`));
+  const device = new Device(makeBackend(name, options));
+  made.set(name, device);
+  return device;
+}
+
+/** Where tensors are made when nothing else says so: the device that init() chose, else "auto". */
+export function defaultDevice(): Device {
+  return (chosen ?? choose({})).device;
+}
+
+export function setDefaultDevice(name: DeviceName | "auto"): void {
+  choose({ device: name });
+}
+
+/** The default device, and why it is that one. */
+export function deviceInfo(): { readonly name: DeviceName; readonly reason: string } {
+  const { device, reason } = chosen ?? choose({});
+  return { name: device.name, reason };
+}
+
+function choose(options: DeviceOptions): { readonly device: Device; readonly reason: string } {
+  const { device = "auto", budget, address } = options;
+  const name = device === "auto" ? "wasm" : device;
+  if (made.has(name) && (budget !== undefined || address !== undefined))
+    throw new DeviceError(
+      describe(
+        "init",
+        `budget and address before the first tensor on ${name}`,
+        "a device that exists",
+        "call init() at the start of the program",
+      ),
+    );
+  const reason =
+    device === "auto" ? "auto: WebAssembly runs on every processor" : "chosen by the program";
+  return (chosen = { device: deviceNamed(name, options), reason });
+}
+
+/** Chooses and prepares the default device. Needed only for other settings than the defaults. */
+export async function init(options: DeviceOptions = {}): Promise<Device> {
+  return choose(options).device;
+}

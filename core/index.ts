@@ -1,0 +1,74 @@
+/**
+ * @file The public core of Hinode: tensors, operators, transforms, devices. `import { tensor, grad, compile } from "hinode"`.
+ */
+import "./ops/methods.ts";
+
+export {
+  backward,
+  detach,
+  type GradientsOptions,
+  type GradOptions,
+  grad,
+  gradients,
+  jvp,
+  valueAndGrad,
+  vjp,
+  zeroGrad,
+} from "./autograd.ts";
+export { type CompileOptions, compile } from "./compile.ts";
+export {
+  type Device,
+  type DeviceOptions,
+  defaultDevice,
+  deviceInfo,
+  deviceNamed,
+  init,
+  setDefaultDevice,
+} from "./device.ts";
+export { type DType, dtypes, promote, type TypedArray } from "./dtype.ts";
+export * from "./errors.ts";
+export { type Explanation, explain } from "./explain.ts";
+export { formatValues } from "./format.ts";
+export {
+  checkpoint,
+  customGradient,
+  hessian,
+  jacfwd,
+  jacrev,
+  type OwnGradient,
+  type ScanOptions,
+  scan,
+  type VmapOptions,
+  vmap,
+} from "./functional.ts";
+export type { DeviceName } from "./graph/node.ts";
+export * from "./ops/activation.ts";
+export * from "./ops/arithmetic.ts";
+export { type AttentionOptions, scaledDotProductAttention } from "./ops/attention.ts";
+export type { Dim } from "./ops/axes.ts";
+export * from "./ops/compare.ts";
+export * from "./ops/convert.ts";
+export * from "./ops/create.ts";
+export * from "./ops/extrema.ts";
+export * from "./ops/indexing.ts";
+export * from "./ops/join.ts";
+export * from "./ops/loss.ts";
+export * from "./ops/matmul.ts";
+export * from "./ops/movement.ts";
+export * from "./ops/norms.ts";
+export type { Operand } from "./ops/promotion.ts";
+export * from "./ops/reduce.ts";
+export * from "./ops/slicing.ts";
+export * from "./ops/unary.ts";
+export * from "./random.ts";
+export type { Shape } from "./shape.ts";
+export {
+  enableGrad,
+  isGradEnabled,
+  type Nested,
+  noGrad,
+  realize,
+  Tensor,
+  toDevice,
+  uploadTensor,
+} from "./tensor.ts";
