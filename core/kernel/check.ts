@@ -150,7 +150,8 @@ class Checker {
         return;
       }
       case "acc":
-        if (s.dtype === "bool") this.fail("accumulators are numbers");
+        if (s.dtype === "bool" && s.combine !== "max" && s.combine !== "min")
+          this.fail(`a ${s.combine} of booleans`);
         this.declare(scope, s.name, {
           k: "acc",
           dtype: s.dtype,

@@ -6,7 +6,7 @@
  * computed before it). Equal evaluations in an open scope are shared.
  */
 import { dtypes } from "../dtype.ts";
-import type { Node } from "../graph/node.ts";
+import { exactJson, type Node } from "../graph/node.ts";
 import { backward, broadcastIndex, isMovement } from "../schedule/access.ts";
 import { weightOf } from "../schedule/fuse.ts";
 import {
@@ -211,7 +211,7 @@ export class Evaluator {
     this.masks.push(...cond);
     const depth = Math.max(a.depth, b.depth, ...cond.map((c) => this.indexDepth(c)));
     const value: Value = { k: "select", dtype: n.dtype, cond, a: a.value, b: b.value };
-    const text = (v: Value) => (v.k === "var" ? v.name : JSON.stringify(v));
+    const text = (v: Value) => (v.k === "var" ? v.name : exactJson(v));
     const conds = cond.map((c) => c.key).join();
     const key = `${n.id}?${index.map((x) => x.key).join()}?${conds}?${text(a.value)}?${text(b.value)}`;
     return this.known(key) ?? this.define(key, value, depth);

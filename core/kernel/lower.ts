@@ -86,7 +86,10 @@ export function lowerNest(group: Group, inMemory: (n: Node) => boolean): Lowered
   const outer = kept.filter((loop) => loop !== lanes);
   const range = outer.shift() ?? null;
   const body = (): void => {
-    if (lanes && !lanes.reduced) nestIn(ev, "vector", lanes, () => emitRow(group, ev, nest, at));
+    // Sums down columns take a cache line or two of each row at a time.
+    const unroll = reduced.length > 0 ? 8 : 4;
+    if (lanes && !lanes.reduced)
+      nestIn(ev, "vector", lanes, () => emitRow(group, ev, nest, at), unroll);
     else emitRow(group, ev, nest, at);
   };
   const serial = (i: number): void => {

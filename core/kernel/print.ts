@@ -6,14 +6,16 @@ import type { Atom, Cond, Index } from "../schedule/symbolic.ts";
 import type { Kernel, Stmt, Value } from "./ir.ts";
 
 export function formatIndex(x: Index): string {
-  let text = "";
+  // 50 - 8*p rather than -8*p + 50.
+  const constantFirst = x.constant > 0 && x.terms.every((t) => t.coef < 0);
+  let text = constantFirst ? `${x.constant}` : "";
   for (const { atom, coef } of x.terms) {
     const sign = coef < 0 ? (text ? " - " : "-") : text ? " + " : "";
     const magnitude = Math.abs(coef);
     text += sign + (magnitude === 1 ? "" : `${magnitude}*`) + formatAtom(atom);
   }
   if (!text) return `${x.constant}`;
-  if (x.constant === 0) return text;
+  if (x.constant === 0 || constantFirst) return text;
   return text + (x.constant < 0 ? ` - ${-x.constant}` : ` + ${x.constant}`);
 }
 

@@ -51,7 +51,21 @@ const isLeaf = (n: Node): boolean => n.op === "placeholder" || isFree(n);
 /** Nodes whose value at an element needs their sources at the same element only. */
 const isAligned = (n: Node): boolean => rules[n.op].kind === "elementwise";
 
-export function fuse(order: readonly Node[], outputs: ReadonlyMap<Node, string>): Group[] {
+export interface Fused {
+  readonly groups: Group[];
+  /** Cheap functions of inputs alone: every reader evaluates them itself, so they tie no groups together. */
+  readonly floating: ReadonlySet<Node>;
+}
+
+/** Operands that a template, a scan or a gather reads as whole tensors, at elements of its own choice. */
+export const readsWhole = (n: Node, source: number): boolean =>
+  n.op === "dot" ||
+  n.op === "scatterAdd" ||
+  n.op === "region" ||
+  (n.op === "gather" && source === 0);
+
+export function fuse(order: readonly Node[], outputs: ReadonlyMap<Node, string>): Fused {
+  const floating = findFloating(order, outputs);
   const home = new Map<Node, Group>();
   const groups: Group[] = [];
 
@@ -72,19 +86,20 @@ export function fuse(order: readonly Node[], outputs: ReadonlyMap<Node, string>)
   const join = (n: Node, group: Group, map: readonly Index[]): void => {
     group.members.set(n, map);
     home.set(n, group);
-    for (const s of n.src) {
+    for (const [i, s] of n.src.entries()) {
       const source = home.get(beneath(s));
-      if (source && source !== group) group.needs.add(source);
+      const tied = readsWhole(n, i) || !floating.has(beneath(s));
+      if (source && source !== group && tied) group.needs.add(source);
     }
   };
 
   for (const n of order) {
     if (isLeaf(n) || isMovement(n) || n.op === "region") continue;
     if (isAligned(n)) {
-      const found = joinable(n, home);
+      const found = joinable(n, home, floating);
       if (found) {
         join(n, found.group, found.map);
-        mergeMeeting(n, found.group, home, groups);
+        mergeMeeting(n, found.group, home, floating, groups);
       } else join(n, open("map", n.shape, []), spaceVars(n.shape));
     } else if (isReduce(n)) {
       const axes =
@@ -111,8 +126,28 @@ export function fuse(order: readonly Node[], outputs: ReadonlyMap<Node, string>)
       join(n, open(kind, n.shape, []), spaceVars(n.shape));
     }
   }
-  decideStores(order, outputs, home);
-  return groups.filter((group) => group.stores.size > 0);
+  decideStores(order, outputs, home, floating);
+  return { groups: groups.filter((group) => group.stores.size > 0), floating };
+}
+
+function findFloating(order: readonly Node[], outputs: ReadonlyMap<Node, string>): Set<Node> {
+  const found = new Set<Node>();
+  const cost = new Map<Node, number>();
+  for (const n of order) {
+    if (isMovement(n)) continue;
+    if (isLeaf(n)) {
+      cost.set(n, n.op === "placeholder" ? 1 : 0);
+      continue;
+    }
+    // An output is stored anyway, and whoever needs it had better be with it.
+    if (!isAligned(n) || outputs.has(n)) continue;
+    let total = weightOf(n);
+    for (const s of n.src) total += cost.get(beneath(s)) ?? Number.POSITIVE_INFINITY;
+    if (total > cheap) continue;
+    cost.set(n, total);
+    found.add(n);
+  }
+  return found;
 }
 
 /** A node's index in the group's variables, pushed forward from the member below its movements. */
@@ -165,23 +200,32 @@ function dependsOn(to: Group, from: Group): boolean {
   return false;
 }
 
-/** The groups of a node's computed sources: maps last, since they can still move into others; then latest first. */
-function sourceGroups(n: Node, home: ReadonlyMap<Node, Group>): Group[] {
-  const found = new Set<Group>();
-  for (const s of n.src) {
-    const group = home.get(beneath(s));
-    if (group) found.add(group);
-  }
+/**
+ * The groups of a node's computed sources: maps last, since they can still move into others; then the largest space
+ * (statistics of rows belong to the rows), then the latest. Floating sources count only if there are no others.
+ */
+function sourceGroups(
+  n: Node,
+  home: ReadonlyMap<Node, Group>,
+  floating: ReadonlySet<Node>,
+): Group[] {
+  const sources = n.src.map(beneath).filter((s) => home.has(s));
+  const tied = sources.filter((s) => !floating.has(s));
+  const found = new Set((tied.length > 0 ? tied : sources).map((s) => home.get(s)!));
   return [...found].sort(
-    (a, b) => Number(a.kind === "map") - Number(b.kind === "map") || b.id - a.id,
+    (a, b) =>
+      Number(a.kind === "map") - Number(b.kind === "map") ||
+      numel(b.space) - numel(a.space) ||
+      b.id - a.id,
   );
 }
 
 function joinable(
   n: Node,
   home: ReadonlyMap<Node, Group>,
+  floating: ReadonlySet<Node>,
 ): { group: Group; map: readonly Index[] } | null {
-  const sources = sourceGroups(n, home);
+  const sources = sourceGroups(n, home, floating);
   for (const group of sources) {
     if (group.kind === "scatter" || group.kind === "loop" || group.members.size >= maxMembers)
       continue;
@@ -214,9 +258,15 @@ const alignRank = (map: readonly Index[], shape: Shape): readonly Index[] =>
   map.length === shape.length ? map : [...shape.slice(map.length).map(() => num(0)), ...map];
 
 /** Moves other groups that meet in `n` into its group: maps over the same space, rows over the same axes. */
-function mergeMeeting(n: Node, into: Group, home: Map<Node, Group>, groups: Group[]): void {
+function mergeMeeting(
+  n: Node,
+  into: Group,
+  home: Map<Node, Group>,
+  floating: ReadonlySet<Node>,
+  groups: Group[],
+): void {
   if (into.kind === "scatter" || into.kind === "loop") return;
-  for (const other of sourceGroups(n, home)) {
+  for (const other of sourceGroups(n, home, floating)) {
     if (other === into || !mergeable(into, other)) continue;
     if (other.members.size + into.members.size > maxMembers) continue;
     if (dependsOn(into, other) && !onlyThrough(into, other)) continue;
@@ -376,6 +426,7 @@ function decideStores(
   order: readonly Node[],
   outputs: ReadonlyMap<Node, string>,
   home: ReadonlyMap<Node, Group>,
+  floating: ReadonlySet<Node>,
 ): void {
   const users = new Map<Node, Node[]>();
   for (const n of order) {
@@ -418,7 +469,7 @@ function decideStores(
     if (!inlinable) weight = Number.POSITIVE_INFINITY;
     inlined.set(n, weight);
     const readers = users.get(n) ?? [];
-    const reason = outputs.get(n) ?? reasonToStore(n, group, weight, readers, home);
+    const reason = outputs.get(n) ?? reasonToStore(n, group, weight, readers, home, floating);
     if (reason) {
       group.stores.set(n, reason);
       weight = 1;
@@ -480,17 +531,22 @@ function reasonToStore(
   weight: number,
   users: readonly Node[],
   home: ReadonlyMap<Node, Group>,
+  floating: ReadonlySet<Node>,
 ): string | null {
   if (n.op === "project") return "result of a scan";
   for (const user of users) {
-    const reader = home.get(user);
+    const reader = home.get(user)!;
     if (user.op === "region") return "operand of a scan";
     if (user.op === "gather" && beneath(user.src[0]) === n) return "source of a gather";
     if (reader === group) continue;
     if (weight === Number.POSITIVE_INFINITY)
       return `${n.op} that ${user.op} reads in another kernel`;
-    const template = reader!.kind === "matmul" || reader!.kind === "scatter";
-    const repeats = template || numel(reader!.space) > numel(n.shape);
+    const template = user.op === "dot" || user.op === "scatterAdd";
+    if (floating.has(n) && !template) continue;
+    const rows = numel(reader.space.filter((_, i) => !reader.reduced.includes(i)));
+    // What only varies from row to row is evaluated once per row, wherever in the row it is used.
+    const perRow = reader.reduced.length > 0 && numel(n.shape) === rows;
+    const repeats = template || (!perRow && numel(user.shape) > numel(n.shape));
     if (weight > (repeats ? cheapRepeated : cheap))
       return repeats
         ? `would be computed again inside the broadcast of ${user.op}`

@@ -9,7 +9,7 @@ import type { Node } from "../graph/node.ts";
 import { topological } from "../graph/walk.ts";
 import { numel } from "../shape.ts";
 import { beneath, isMovement } from "./access.ts";
-import { fuse, type Group } from "./fuse.ts";
+import { fuse, type Group, readsWhole } from "./fuse.ts";
 import { type Lifetime, planMemory } from "./memory.ts";
 import { copy, isFree, simplify } from "./simplify.ts";
 
@@ -59,11 +59,13 @@ export function schedule(inputs: readonly Node<"placeholder">[], roots: readonly
   const reasons = new Map(
     results.map((n, i) => [n, targets[i] === null ? "output" : "new state"] as const),
   );
-  const groups = fuse(order, reasons);
+  const { groups, floating } = fuse(order, reasons);
 
   const producer = new Map<Node, Group>();
   for (const group of groups) for (const n of group.stores.keys()) producer.set(n, group);
-  const reads = new Map(groups.map((group) => [group, readsOf(group, producer)] as const));
+  const reads = new Map(
+    groups.map((group) => [group, readsOf(group, producer, floating)] as const),
+  );
 
   const before = new Map<Group, Set<Group>>();
   for (const group of groups) {
@@ -145,7 +147,11 @@ export const carryBytes = (n: Node): number => Math.ceil(bytesOf(n) / 64) * 64 +
  * What a group loads: the placeholders and the values stored by other groups that its stored members reach, through
  * members and through values that it computes again.
  */
-function readsOf(group: Group, producer: ReadonlyMap<Node, Group>): Node[] {
+function readsOf(
+  group: Group,
+  producer: ReadonlyMap<Node, Group>,
+  floating: ReadonlySet<Node>,
+): Node[] {
   const found = new Set<Node>();
   const seen = new Set<Node>();
   const stack: Node[] = [...group.stores.keys()];
@@ -153,12 +159,13 @@ function readsOf(group: Group, producer: ReadonlyMap<Node, Group>): Node[] {
   for (let n = stack.pop(); n; n = stack.pop()) {
     if (seen.has(n)) continue;
     seen.add(n);
-    const elsewhere = producer.get(n);
-    if (n.op === "placeholder" || (elsewhere && elsewhere !== group)) {
-      found.add(n);
-      continue;
+    for (const [i, s] of n.src.entries()) {
+      const source = beneath(s);
+      const elsewhere = producer.has(source) && producer.get(source) !== group;
+      const stored = elsewhere && (readsWhole(n, i) || !floating.has(source));
+      if (source.op === "placeholder" || stored) found.add(source);
+      else stack.push(source);
     }
-    for (const s of n.src) stack.push(beneath(s));
   }
   return [...found].sort((a, b) => a.id - b.id);
 }

@@ -7,11 +7,11 @@
  */
 import { roundTo } from "../dtype.ts";
 import * as g from "../graph/build.ts";
-import type { Node } from "../graph/node.ts";
+import { exactJson, type Node } from "../graph/node.ts";
 import { constant, node, type Primitive } from "../graph/primitives.ts";
 import { topological } from "../graph/walk.ts";
 import { numel, type Shape, sameShape } from "../shape.ts";
-import { expandRegion } from "../transform/region.ts";
+import { lowerRegions } from "../transform/region.ts";
 import { isMovement } from "./access.ts";
 
 export interface SimplifiedOutput {
@@ -30,62 +30,34 @@ export function simplify(
   const interned = new Map<string, Node>();
   /** The storage that a chain of assignments writes. */
   const storage = new Map<Node, number>();
-  const regions = new Map<Node, readonly Node[]>();
-  const uses = new Map<Node, number>(outputs.map((n) => [n, 1]));
-  for (const n of topological(outputs)) for (const s of n.src) uses.set(s, (uses.get(s) ?? 0) + 1);
+  const roots = lowerRegions(outputs);
+  const order = topological(roots);
+  const uses = new Map<Node, number>(roots.map((n) => [n, 1]));
+  for (const n of order) for (const s of n.src) uses.set(s, (uses.get(s) ?? 0) + 1);
   const usedOnce = new Set<Node>();
 
-  // In the order in which the program made them, and every node is made anew, so that ids keep that order. Inlined
-  // regions bring new nodes, which are simplified before the projection that asked for them.
-  const stack: Node[] = topological(outputs).reverse();
-  while (stack.length > 0) {
-    const n = stack[stack.length - 1];
-    if (done.has(n)) {
-      stack.pop();
-      continue;
+  // In the order in which the program made them, and every node is made anew, so that ids keep that order.
+  for (const n of order) {
+    if (n.op === "assign") {
+      const target = n.src[0];
+      const at = slot.get(target) ?? storage.get(target);
+      if (at !== undefined) storage.set(n, at);
     }
-    const waiting = n.src.filter((s) => !done.has(s));
-    if (waiting.length > 0) {
-      for (let i = waiting.length - 1; i >= 0; i--) stack.push(waiting[i]);
-      continue;
-    }
-    if (n.op === "project" && isInlined(n.src[0])) {
-      const region = done.get(n.src[0]) as Node<"region">;
-      if (!regions.has(region)) regions.set(region, expandRegion(region));
-      const value = regions.get(region)![(n as Node<"project">).attrs.index];
-      if (!done.has(value)) {
-        stack.push(value);
-        continue;
-      }
-      done.set(n, done.get(value)!);
-    } else {
-      if (n.op === "assign") {
-        const target = n.src[0];
-        const at = slot.get(target) ?? storage.get(target);
-        if (at !== undefined) storage.set(n, at);
-      }
-      const src = n.src.map((s) => done.get(s)!);
-      const made = intern(interned, rewrite(n, src, usedOnce));
-      if ((uses.get(n) ?? 0) <= 1) usedOnce.add(made);
-      else usedOnce.delete(made);
-      done.set(n, made);
-    }
-    stack.pop();
+    const src = n.src.map((s) => done.get(s)!);
+    const made = intern(interned, rewrite(n, src, usedOnce));
+    if ((uses.get(n) ?? 0) <= 1) usedOnce.add(made);
+    else usedOnce.delete(made);
+    done.set(n, made);
   }
-  return outputs.map((n) => ({
+  return roots.map((n) => ({
     node: done.get(n)!,
     target: n.op === "assign" ? (storage.get(n) ?? null) : null,
   }));
 }
 
-const isInlined = (n: Node): boolean =>
-  n.op === "region" && (n as Node<"region">).attrs.region.kind !== "scan";
-
 function intern(table: Map<string, Node>, n: Node): Node {
   if (n.op === "placeholder" || n.op === "random" || n.op === "region") return n;
-  const value = n.op === "constant" ? (n as Node<"constant">).attrs.value : 0;
-  const attrs =
-    n.op === "constant" ? (Object.is(value, -0) ? "-0" : `${value}`) : JSON.stringify(n.attrs);
+  const attrs = exactJson(n.attrs);
   const key = `${n.op}|${n.src.map((s) => s.id).join()}|${attrs}|${n.dtype}|${n.shape.join()}|${n.recompute}`;
   const known = table.get(key);
   if (known) return known;

@@ -84,8 +84,6 @@ export function runPlan(
 ): void {
   // Garbage everywhere: what is read before it is written shows.
   const scratch = new Uint8Array(plan.scratchBytes + 64).fill(0x7f);
-  const producer = new Map<Node, Step>();
-  for (const step of plan.steps) for (const n of step.group.stores.keys()) producer.set(n, step);
   const at = (place: Place): Uint8Array =>
     place.k === "slot"
       ? slots[place.slot]
@@ -99,10 +97,8 @@ export function runPlan(
       runLoop(plan, step, array);
       continue;
     }
-    const low = lowerGroup(
-      step.group,
-      (n) => n.op === "placeholder" || (producer.has(n) && producer.get(n) !== step),
-    );
+    const reads = new Set(step.reads);
+    const low = lowerGroup(step.group, (n) => reads.has(n));
     checkKernel(low.kernel, "wasm");
     const scalars = new Uint32Array(low.kernel.scalars);
     low.randoms.forEach((n, i) => {

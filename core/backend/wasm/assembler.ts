@@ -18,6 +18,9 @@ const typeBytes: Readonly<Record<Type, number>> = {
   v128: 0x7b,
 };
 
+/** 16 GiB: V8 refuses modules that declare more. */
+const maxPages64 = 262144;
+
 const scratch = new DataView(new ArrayBuffer(8));
 
 /** A growing run of bytes; bodies of loops are assembled apart and appended once their preheaders are known. */
@@ -224,7 +227,7 @@ export function assemble(functions: readonly FunctionSource[], memory: MemoryImp
     c.byte((m.shared ? 3 : 0) | (m.address === 64 ? 4 : 0));
     c.u(0);
     // An import of a shared memory must give a maximum at least as large as the memory's own.
-    if (m.shared) c.u(m.address === 64 ? 2 ** 48 / 65536 : 65536);
+    if (m.shared) c.u(m.address === 64 ? maxPages64 : 65536);
   };
   section(module, 2, list([memory], memoryImport));
   section(

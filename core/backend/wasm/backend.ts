@@ -43,6 +43,7 @@ export class WasmBackend implements Backend, Host {
     for (const block of blocks) this.arena.free(block);
   });
   private reserved: number[] = [];
+  private view = { bytes: new Uint8Array(0), words: new Uint32Array(0) };
 
   constructor(options: WasmOptions = {}) {
     this.address = options.address ?? 32;
@@ -141,11 +142,19 @@ export class WasmBackend implements Backend, Host {
   }
 
   words(): Uint32Array {
-    return this.arena.words;
+    return this.views().words;
   }
 
   bytes(): Uint8Array {
-    return this.arena.bytes;
+    return this.views().bytes;
+  }
+
+  /** Views of the whole memory; growing detaches the old ones. */
+  private views(): { bytes: Uint8Array; words: Uint32Array } {
+    const { buffer } = this.arena.memory;
+    if (this.view.bytes.buffer !== buffer)
+      this.view = { bytes: new Uint8Array(buffer), words: new Uint32Array(buffer) };
+    return this.view;
   }
 
   localsAddress(): number {

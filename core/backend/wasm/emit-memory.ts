@@ -5,7 +5,7 @@
  * for a lane beyond a tail; reading up to 64 bytes past a buffer is allowed and makes tails of neighbours vector loads.
  */
 import { type DType, dtypes } from "../../dtype.ts";
-import type { Cond, Index } from "../../schedule/symbolic.ts";
+import { type Cond, type Index, iadd, num } from "../../schedule/symbolic.ts";
 import type { Context, Place } from "./emit-context.ts";
 import {
   apply,
@@ -21,7 +21,7 @@ import {
   shuffle,
 } from "./emit-expr.ts";
 import type { Opcode } from "./emit-opcodes.ts";
-import type { Base } from "./emit-scope.ts";
+import { type Base, maxOffset } from "./emit-scope.ts";
 
 export interface Access {
   readonly dtype: DType;
@@ -167,19 +167,18 @@ function addresses(ctx: Context, a: Access, place: Place): (l: number) => Addres
   }
   const first = place.k === "uniform" ? place.index : place.base;
   const coef = place.k === "uniform" ? 0 : place.coef;
-  if (coef >= 0) {
+  // Where a mask excuses negative indices the first lane's pointer may have wrapped around: no offset may follow it.
+  if (coef >= 0 && first.min >= 0 && 3 * coef * bytes < maxOffset) {
     const { pointer, offset } = ctx.idx.address(a.base, bytes, first, a.extra);
     return (l) => ({ pointer, offset: offset + l * coef * bytes });
   }
-  const made = [0, 1, 2, 3].map((l) => downwards(ctx, a, first, l * coef));
+  const made = [0, 1, 2, 3].map((l) => beside(ctx, a, first, l * coef));
   return (l) => made[l];
 }
 
-/** The address of element x + distance; offsets cannot be negative, so it takes a pointer of its own. */
-function downwards(ctx: Context, a: Access, x: Index, distance: number): Address {
-  const constant = x.constant + distance;
-  const y = { ...x, constant, min: x.min + distance, key: `${x.key}${distance}` };
-  return ctx.idx.address(a.base, dtypes[a.dtype].bytes, y, a.extra);
+/** The address of element x + distance by a pointer of its own. */
+function beside(ctx: Context, a: Access, x: Index, distance: number): Address {
+  return ctx.idx.address(a.base, dtypes[a.dtype].bytes, iadd(x, num(distance)), a.extra);
 }
 
 export function loadAt(ctx: Context, a: Access, u: number): Expr {
@@ -194,7 +193,7 @@ export function loadAt(ctx: Context, a: Access, u: number): Expr {
     const first = place.k === "uniform" ? place.index : place.base;
     if (coef === -1) {
       if (ctx.tail(u)) return null;
-      const last = neighbours(a.dtype, downwards(ctx, a, first, -3));
+      const last = neighbours(a.dtype, beside(ctx, a, first, -3));
       return shuffle(flip, last, last);
     }
     const address = ctx.idx.address(a.base, bytes, first, a.extra);
@@ -361,7 +360,7 @@ export function indexVector(ctx: Context, x: Index, u: number): Expr {
   if (place.k === "affine") {
     const { base, coef: c } = place;
     // The constant goes into the lane offsets, so that unrolled copies share the splat.
-    const bare = { ...base, constant: 0, key: `${base.key}~` };
+    const bare = iadd(base, num(-base.constant));
     const offsets = i32x4(
       base.constant,
       base.constant + c,

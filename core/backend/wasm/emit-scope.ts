@@ -54,6 +54,9 @@ export interface LoopSource {
   readonly once?: boolean;
 }
 
+/** Larger constants (behind masks that fail) wrap around in the pointer instead: the format has 32 bits for them. */
+export const maxOffset = 2 ** 31;
+
 export class Indices {
   private readonly fn: Fn;
   readonly word: "i32" | "i64";
@@ -185,7 +188,7 @@ export class Indices {
       x.terms.length === 0 ? base.value : this.sum(this.loops.length - 1, base, bytes, x.terms);
     const offset = x.constant * bytes + extra;
     // Offsets add without wrapping around: the pointer alone must be an address already, not below the buffer.
-    if (x.min - x.constant >= 0 && offset >= 0) return { pointer, offset };
+    if (x.min - x.constant >= 0 && offset >= 0 && offset < maxOffset) return { pointer, offset };
     const key = `${base.key}+${bytes}*(${x.key})`;
     return { pointer: this.plus(pointer, offset, x.terms, key), offset: 0 };
   }

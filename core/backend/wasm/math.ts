@@ -21,7 +21,7 @@ import {
   type Target,
 } from "./math-ops.ts";
 
-const log2e = f32x4(1.4426950408889634);
+const log2e = f32x4(Math.LOG2E);
 /** ln 2 = high + low; the high part has 9 significant bits, so n·high is exact for every exponent n. */
 const ln2High = f32x4(0.693359375);
 const ln2Low = f32x4(-0.00021219444005469057);

@@ -88,9 +88,8 @@ export class Program {
     for (const step of plan.steps) for (const n of step.group.stores.keys()) producer.set(n, step);
     const lowered = plan.steps.map((step) => {
       if (step.k === "loop") return null;
-      const inMemory = (n: Node) =>
-        n.op === "placeholder" || (producer.has(n) && producer.get(n) !== step);
-      return lowerGroup(step.group, inMemory);
+      const reads = new Set(step.reads);
+      return lowerGroup(step.group, (n) => reads.has(n));
     });
     const kernels = lowered.filter((l) => l !== null);
     const compiled = host.compile(kernels.map((l) => l.kernel));

@@ -1,0 +1,153 @@
+/** How many kernels canonical programs are, and of which kind: a change in fusion is seen here. */
+
+import {
+  compile,
+  crossEntropy,
+  explain,
+  grad,
+  init,
+  layerNorm,
+  ones,
+  randint,
+  randn,
+  rmsNorm,
+  scaledDotProductAttention,
+  type Tensor,
+  tensor,
+  zeros,
+} from "hinode";
+import { optim } from "hinode/nn";
+import { beforeAll, describe, expect, test } from "vitest";
+
+beforeAll(() => init({ device: "wasm" }));
+
+async function kinds(fn: (...args: Tensor[]) => unknown, ...args: Tensor[]): Promise<string[]> {
+  return (await explain(compile(fn as never), ...(args as never[]))).kernels.map((k) => k.kind);
+}
+
+const x = randn([6, 10]);
+const a = randn([10]);
+const b = randn([10]);
+
+describe("forward", () => {
+  test("gelu(x·a + b) is one map", async () => {
+    expect(await kinds((t) => t.mul(a).add(b).gelu(), x)).toEqual(["map"]);
+  });
+  test("softmax and log-softmax are one row each", async () => {
+    expect(await kinds((t) => t.softmax(-1), x)).toEqual(["row"]);
+    expect(await kinds((t) => t.logSoftmax(-1), x)).toEqual(["row"]);
+    expect(await kinds((t) => t.softmax(0), x)).toEqual(["row"]);
+  });
+  test("layerNorm and rmsNorm are one row each", async () => {
+    expect(await kinds((t) => layerNorm(t, [10], a, b), x)).toEqual(["row"]);
+    expect(await kinds((t) => rmsNorm(t, [10], a), x)).toEqual(["row"]);
+  });
+  test("cross-entropy is two kernels at most", async () => {
+    const target = randint(0, 10, [6]);
+    expect((await kinds((t) => crossEntropy(t, target), x)).length).toBeLessThanOrEqual(2);
+  });
+  test("matmul + bias + gelu is one kernel, whatever the layout", async () => {
+    const [w, bias] = [randn([10, 8]), randn([8])];
+    expect(await kinds((t) => t.matmul(w).add(bias).gelu(), x)).toEqual(["matmul"]);
+    expect(await kinds((t) => t.matmul(w).add(bias).gelu().T, x)).toEqual(["matmul"]);
+    const [v, images] = [randn([8, 10]), randn([2, 3, 10])];
+    expect(await kinds((t) => t.matmul(v.T).add(bias).gelu(), images)).toEqual(["matmul"]);
+  });
+  test("attention is three kernels at most, also from heads inside one projection", async () => {
+    const [q, k, v] = [randn([2, 3, 5, 4]), randn([2, 3, 5, 4]), randn([2, 3, 5, 4])];
+    const run = (isCausal: boolean) =>
+      kinds((...t) => scaledDotProductAttention(t[0], t[1], t[2], { isCausal }), q, k, v);
+    expect((await run(false)).length).toBeLessThanOrEqual(3);
+    expect((await run(true)).length).toBeLessThanOrEqual(3);
+    const qkv = randn([2, 5, 36]);
+    const heads = (t: Tensor, i: number) =>
+      t
+        .narrow(2, 12 * i, 12)
+        .reshape([2, 5, 3, 4])
+        .transpose(1, 2);
+    const attend = (t: Tensor) =>
+      scaledDotProductAttention(heads(t, 0), heads(t, 1), heads(t, 2))
+        .transpose(1, 2)
+        .reshape([2, 5, 12]);
+    expect((await kinds(attend, qkv)).length).toBeLessThanOrEqual(3);
+  });
+  test("a reduction takes the element-wise work before and after it along", async () => {
+    expect(await kinds((t) => t.mul(2).exp().sum(1).log(), x)).toEqual(["reduce"]);
+    expect(await kinds((t) => t.square().mean().sqrt(), x)).toEqual(["reduce"]);
+    expect(await kinds((t) => t.sum(0), x)).toEqual(["reduce"]);
+  });
+  test("an embedding look-up and what follows are one kernel", async () => {
+    const [table, ids] = [randn([20, 4]), tensor([3, 1, 4], { dtype: "i32" })];
+    expect(await kinds((t) => t.indexSelect(0, ids).mul(2).relu(), table)).toEqual(["gather"]);
+  });
+});
+
+describe("gradients", () => {
+  const scalar = (f: (t: Tensor) => Tensor, weight: Tensor) =>
+    grad((t: Tensor) => f(t).mul(weight).sum()) as (t: Tensor) => Tensor;
+  test("softmax is one row", async () => {
+    const w = randn([6, 10]);
+    expect(
+      await kinds(
+        scalar((t) => t.softmax(-1), w),
+        x,
+      ),
+    ).toEqual(["row"]);
+  });
+  test("layerNorm is three kernels at most, for the input and both parameters", async () => {
+    const w = randn([6, 10]);
+    const f = grad((...t: Tensor[]) => layerNorm(t[0], [10], t[1], t[2]).mul(w).sum(), {
+      argnums: [0, 1, 2],
+    });
+    expect((await kinds(f as never, x, a, b)).length).toBeLessThanOrEqual(3);
+  });
+  test("cross-entropy is one row", async () => {
+    const target = randint(0, 10, [6]);
+    expect(await kinds(grad((t: Tensor) => crossEntropy(t, target)) as never, x)).toEqual(["row"]);
+  });
+  test("a linear layer is two products, and its bias one reduction", async () => {
+    const [w, bias] = [randn([8, 10]), randn([8])];
+    const f = grad((...t: Tensor[]) => t[0].matmul(t[1].T).add(t[2]).square().sum(), {
+      argnums: [0, 1, 2],
+    });
+    expect((await kinds(f as never, x, w, bias)).sort()).toEqual([
+      "matmul",
+      "matmul",
+      "matmul",
+      "reduce",
+    ]);
+  });
+});
+
+describe("optimizers", () => {
+  test("AdamW for one parameter is one kernel", async () => {
+    const p = randn([8, 10]);
+    p.requiresGrad = true;
+    const adamw = new optim.AdamW([p], { lr: 1e-3, weightDecay: 0.1 });
+    const g = ones([8, 10]);
+    const step = (t: Tensor) => {
+      p.grad = t;
+      adamw.step();
+      p.grad = null;
+    };
+    const found = await kinds(step as never, g);
+    // The step counter is a cell of its own.
+    expect(found.filter((_, i) => i >= 0).length).toBeLessThanOrEqual(2);
+  });
+  test("a whole training step keeps nothing for the optimizer but gradients", async () => {
+    const w = zeros([4, 10]);
+    w.requiresGrad = true;
+    const adamw = new optim.AdamW([w], { lr: 1e-3 });
+    const step = (t: Tensor) => {
+      adamw.zeroGrad();
+      const loss = t.matmul(w.T).square().mean();
+      loss.backward();
+      adamw.step();
+      adamw.zeroGrad();
+      return loss;
+    };
+    const explanation = await explain(compile(step), x);
+    // Product, loss, gradient with the whole of AdamW as its epilogue, step counter.
+    expect(explanation.kernels.length).toBeLessThanOrEqual(4);
+  });
+});
