@@ -1,9 +1,11 @@
 /**
- * @file Differentiation of functions and of results, on tensors: PyTorch's `backward` and JAX's `grad`, `vjp`, `jvp`. All are walks
- * over the graph that return more graph (transform/), so they nest in any order and to any depth.
+ * @file Differentiation of functions and of results, on tensors: PyTorch's `backward` and JAX's
+ * `grad`, `vjp`, `jvp`. All are walks over the graph that return more graph (transform/), so they
+ * nest in any order and to any depth.
  *
- * A transform gives each argument a fresh identity (an alias) and differentiates with respect to that: whatever else the
- * function reads is constant to it. `backward` differentiates with respect to the leaves that require grad.
+ * A transform gives each argument a fresh identity (an alias) and differentiates with respect to
+ * that: whatever else the function reads is constant to it. `backward` differentiates with respect
+ * to the leaves that require grad.
  */
 import { isFloat } from "./dtype.ts";
 import { ArgumentError, DTypeError, describe, ShapeError, TransformError } from "./errors.ts";
@@ -19,11 +21,12 @@ import { flatten, sameStructure, type TreeSpec, unflatten } from "./tree.ts";
 
 const text = (n: Node): string => `${n.dtype}${formatShape(n.shape)}`;
 
-// --- results ----------------------------------------------------------------------------------------------------
+// --- results -------------------------------------------------------------------------------------
 
 /**
- * Adds the gradient of this scalar to `.grad` of every leaf below it that requires grad. A tensor that is no scalar needs
- * `gradient`, the cotangent of its shape: what is added then is the gradient of `(x · gradient).sum()`.
+ * Adds the gradient of this scalar to `.grad` of every leaf below it that requires grad. A tensor
+ * that is no scalar needs `gradient`, the cotangent of its shape: what is added then is the
+ * gradient of `(x · gradient).sum()`.
  */
 export function backward(x: Tensor, gradient?: Tensor): void {
   const root = x.node;
@@ -68,8 +71,8 @@ export interface GradientsOptions {
 }
 
 /**
- * The gradients of results with respect to tensors they were computed from, leaves or not (torch.autograd.grad). Nothing is
- * accumulated.
+ * The gradients of results with respect to tensors they were computed from, leaves or not
+ * (torch.autograd.grad). Nothing is accumulated.
  */
 export function gradients(
   outputs: Tensor | readonly Tensor[],
@@ -100,7 +103,7 @@ export function detach(x: Tensor): Tensor {
   return leafTensor(g.detach(x.node));
 }
 
-// --- functions --------------------------------------------------------------------------------------------------
+// --- functions -----------------------------------------------------------------------------------
 
 /** A function of trees of tensors. */
 // biome-ignore lint/suspicious/noExplicitAny: any function; its own types carry over to the result
@@ -120,8 +123,8 @@ export type GradOf<A extends any[], N> = N extends readonly number[]
     : never;
 
 /**
- * The function that computes f's gradient: `grad(f)(x)` has x's structure. f returns a scalar; arguments may be trees
- * (arrays and objects) of tensors.
+ * The function that computes f's gradient: `grad(f)(x)` has x's structure. f returns a scalar;
+ * arguments may be trees (arrays and objects) of tensors.
  */
 // biome-ignore lint/suspicious/noExplicitAny: as above
 export function grad<A extends any[], const N extends number | readonly number[] = 0>(
@@ -157,8 +160,8 @@ export function valueAndGrad<A extends any[], const N extends number | readonly 
 }
 
 /**
- * f's value and its pull-back: `const [out, pull] = vjp(f, ...args)`; `pull(cotangent)` (with out's structure) gives
- * one cotangent per argument.
+ * f's value and its pull-back: `const [out, pull] = vjp(f, ...args)`; `pull(cotangent)` (with out's
+ * structure) gives one cotangent per argument.
  */
 // biome-ignore lint/suspicious/noExplicitAny: as above
 export function vjp<A extends any[], R>(f: Fn<A, R>, ...args: A): [R, (cotangent: R) => A] {
@@ -181,8 +184,8 @@ export function vjp<A extends any[], R>(f: Fn<A, R>, ...args: A): [R, (cotangent
 }
 
 /**
- * f's value and its derivative along a direction: `const [out, tangentOut] = jvp(f, primals, tangents)`, with one
- * tangent of the same structure per primal.
+ * f's value and its derivative along a direction: `const [out, tangentOut] = jvp(f, primals,
+ * tangents)`, with one tangent of the same structure per primal.
  */
 // biome-ignore lint/suspicious/noExplicitAny: as above
 export function jvp<A extends any[], R>(
@@ -211,7 +214,7 @@ export function jvp<A extends any[], R>(
   return [out, unflatten(spec, found) as R];
 }
 
-// --- helpers ----------------------------------------------------------------------------------------------------
+// --- helpers -------------------------------------------------------------------------------------
 
 /** Runs f as a transform does: recording gradients, with compiled functions inlined. */
 export function transformed<A extends unknown[], R>(op: string, f: (...args: A) => R, args: A): R {
@@ -296,5 +299,8 @@ function cotangentOf(op: string, n: Node, given?: Tensor): Node {
   return g.expand(g.scalarLike(n, 1), n.shape);
 }
 
-/** The value that a transform returns beside a gradient is an ordinary result: constant under an outer noGrad. */
+/**
+ * The value that a transform returns beside a gradient is an ordinary result: constant under an
+ * outer noGrad.
+ */
 const constantIfOff = (t: Tensor): Tensor => fromNode(t.node);

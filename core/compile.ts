@@ -201,8 +201,11 @@ function plan(recorded: Recorded): Replay {
     const input = (leaf && slotIndex.get(leaf)) ?? -1;
     return { ...target, output: graph.outputOf[i], input, dtype, shape };
   });
-  const used = new Map(graph.randoms.map((n, i) => [n as Node, i]));
-  const positions = trace.randoms.map(({ leaf }) => used.get(leaf) ?? -1);
+  // vmap and scan make wider leaves of a drawn one, with its key and counter: by these they are found, not by identity.
+  const drawn = ({ attrs }: Node<"random">) => `${attrs.key},${attrs.counter}`;
+  const positions = trace.randoms.map(({ leaf }) =>
+    graph.randoms.flatMap((n, i) => (drawn(n) === drawn(leaf) ? [i] : [])),
+  );
   const words = new Uint32Array(3 * graph.randoms.length);
   for (const [i, { attrs }] of graph.randoms.entries())
     words.set([attrs.key[0], attrs.key[1], attrs.counter], 3 * i);

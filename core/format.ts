@@ -1,6 +1,7 @@
 /**
- * @file Printing tensors: shape, dtype, device, and the values if they are there (a tensor that is not computed yet says so:
- * printing never computes). The layout is PyTorch's, with "..." in the middle of long axes above 1000 elements.
+ * @file Printing tensors: shape, dtype, device, and the values if they are there (a tensor that is
+ * not computed yet says so: printing never computes). The layout is PyTorch's, with "..." in the
+ * middle of long axes above 1000 elements.
  */
 import { cells } from "./cells.ts";
 import { deviceNamed, handleOf } from "./device.ts";
@@ -13,7 +14,10 @@ const threshold = 1000;
 const edge = 3;
 const lineWidth = 88;
 
-/** `Tensor([…], shape [2, 3], f32, wasm)`. Values that are not computed yet are not computed for this. */
+/**
+ * `Tensor([…], shape [2, 3], f32, wasm)`. Values that are not computed yet are not computed for
+ * this.
+ */
 export function describeTensor(x: Tensor): string {
   const handle = handleOf(cells.peek(x));
   const storage = handle?.error === undefined ? handle?.allocation?.storage : undefined;
@@ -73,7 +77,10 @@ export function formatValues(data: TypedArray, shape: Shape, dtype: DType, inden
   return layout(0, 0, indent);
 }
 
-/** One format for all values: integers as such, else four decimals, or powers of ten where those would hide digits. */
+/**
+ * One format for all values: integers as such, else four decimals, or powers of ten where those
+ * would hide digits.
+ */
 function numberFormat(values: readonly number[], dtype: DType): (v: number) => string {
   if (dtype === "bool") return (v) => (v === 0 ? "false" : "true");
   if (!isFloat(dtype)) return String;

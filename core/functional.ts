@@ -1,6 +1,7 @@
 /**
- * @file Transforms of functions beyond derivatives, on tensors: vmap, Jacobians, hessian, checkpoint, own gradients and loops. The
- * walks are transform/'s; here trees become lists of nodes and back.
+ * @file Transforms of functions beyond derivatives, on tensors: vmap, Jacobians, hessian,
+ * checkpoint, own gradients and loops. The walks are transform/'s; here trees become lists of nodes
+ * and back.
  */
 import { grad, jvp, transformed, vjp } from "./autograd.ts";
 import { cells, pendingCells } from "./cells.ts";
@@ -38,8 +39,8 @@ export interface VmapOptions {
 }
 
 /**
- * f, written for one example, applied to a batch at once: `vmap(f)(xs)` is the stack of `f(x)` for each x of xs, without a
- * loop. Arguments and results may be trees of tensors.
+ * f, written for one example, applied to a batch at once: `vmap(f)(xs)` is the stack of `f(x)` for
+ * each x of xs, without a loop. Arguments and results may be trees of tensors.
  */
 export function vmap<A extends Args, R>(
   f: (...args: A) => R,
@@ -87,7 +88,9 @@ export function vmap<A extends Args, R>(
   };
 }
 
-/** The Jacobian by reverse mode: `jacrev(f)(x)` is [*out, *in]. Cheaper than jacfwd for few outputs. */
+/**
+ * The Jacobian by reverse mode: `jacrev(f)(x)` is [*out, *in]. Cheaper than jacfwd for few outputs.
+ */
 export function jacrev(f: (x: Tensor) => Tensor): (x: Tensor) => Tensor {
   return (x) => {
     const [out, pull] = vjp(f, x);
@@ -96,30 +99,38 @@ export function jacrev(f: (x: Tensor) => Tensor): (x: Tensor) => Tensor {
   };
 }
 
-/** The Jacobian by forward mode: `jacfwd(f)(x)` is [*out, *in]. Cheaper than jacrev for few inputs. */
+/**
+ * The Jacobian by forward mode: `jacfwd(f)(x)` is [*out, *in]. Cheaper than jacrev for few inputs.
+ */
 export function jacfwd(f: (x: Tensor) => Tensor): (x: Tensor) => Tensor {
   return (x) => {
-    // f runs inside the mapped function, but on the same x: its random numbers are the same for every direction.
+    // f runs inside the mapped function, but on the same x: its random numbers are the same for
+    // every direction.
     const column = (t: Tensor) => jvp(f, [x], [t])[1];
     const columns = vmap(column, { outDims: -1, randomness: "same" })(basis(x));
     return columns.reshape([...columns.shape.slice(0, -1), ...x.shape]);
   };
 }
 
-/** The second derivatives of a scalar function: `hessian(f)(x)` is [*in, *in], forward over reverse mode. */
+/**
+ * The second derivatives of a scalar function: `hessian(f)(x)` is [*in, *in], forward over reverse
+ * mode.
+ */
 export function hessian(f: (x: Tensor) => Tensor): (x: Tensor) => Tensor {
   return jacfwd(grad(f));
 }
 
 /**
- * f, of which only arguments and results are kept for the gradient; what lies between is computed again in the
- * backward pass (Chen et al. 2016, arXiv 1604.06174). Random numbers are the same both times.
+ * f, of which only arguments and results are kept for the gradient; what lies between is computed
+ * again in the backward pass (Chen et al. 2016, arXiv 1604.06174). Random numbers are the same both
+ * times.
  */
 export function checkpoint<A extends Args, R>(f: (...args: A) => R): (...args: A) => R {
   return (...args) => {
     const since = peekId();
     const { nodes, spec } = nodesOf(args);
-    // f runs on aliases, not on parameters: whatever it assigns to state is then a value like any other.
+    // f runs on aliases, not on parameters: whatever it assigns to state is then a value like any
+    // other.
     const inner = nodes.map((n) => g.alias(n));
     const out = transformed("checkpoint", f, unflatten(spec, inner.map(leafTensor)) as A);
     const result = nodesOf(out);
@@ -141,8 +152,8 @@ export type OwnGradient<A extends Args, R> = (
 ) => { [K in keyof A]: A[K] | null };
 
 /**
- * f with a gradient of its own: `backward(cotangent, inputs, outputs)` gives one gradient per argument, or null. What f
- * captures is constant. The gradient is itself differentiable.
+ * f with a gradient of its own: `backward(cotangent, inputs, outputs)` gives one gradient per
+ * argument, or null. What f captures is constant. The gradient is itself differentiable.
  */
 export function customGradient<A extends Args, R>(
   f: (...args: A) => R,
@@ -200,8 +211,8 @@ export interface ScanOptions {
 }
 
 /**
- * A loop as one node: `[carry, y] = f(carry, x)` for each x along the leading axis of xs; gives the last carry and the
- * stacked ys. The carry keeps its shapes and dtypes. All are trees of tensors.
+ * A loop as one node: `[carry, y] = f(carry, x)` for each x along the leading axis of xs; gives the
+ * last carry and the stacked ys. The carry keeps its shapes and dtypes. All are trees of tensors.
  */
 export function scan<C, X, Y>(
   f: (carry: C, x: X) => [C, Y],
@@ -239,7 +250,7 @@ export function scan<C, X, Y>(
   ];
 }
 
-// --- helpers ----------------------------------------------------------------------------------------------------
+// --- helpers -------------------------------------------------------------------------------------
 
 /** The unit vectors of x's shape, stacked: [numel, ...shape]. */
 function basis(x: Tensor): Tensor {
@@ -252,7 +263,10 @@ function movedFromFront(n: Node, axis: number): Node {
   return g.permute(n, [...rest.slice(0, axis), 0, ...rest.slice(axis)]);
 }
 
-/** A value of one element must not be assigned to a cell outside: it has no meaning there. The cell goes back. */
+/**
+ * A value of one element must not be assigned to a cell outside: it has no meaning there. The cell
+ * goes back.
+ */
 function refuseLeaks(op: string, params: ReadonlyMap<Node, Node>): void {
   if (params.size === 0) return;
   const leaves = new Set(params.keys());

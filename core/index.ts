@@ -1,5 +1,6 @@
 /**
- * @file The public core of Hinode: tensors, operators, transforms, devices. `import { tensor, grad, compile } from "hinode"`.
+ * @file The public core of Hinode: tensors, operators, transforms, devices. `import { tensor, grad,
+ * compile } from "hinode"`.
  */
 import "./ops/methods.ts";
 

@@ -1,9 +1,10 @@
 /**
- * @file Randomness: counter-based (Threefry, Salmon et al. 2011), so that a seed gives the same bits on every device.
+ * @file Randomness: counter-based (Threefry, Salmon et al. 2011), so that a seed gives the same
+ * bits on every device.
  *
- * A generator is a key and a counter. Each call makes one leaf, key and counter name its bits, and the counter
- * moves on by one; inside a compiled function the leaf reads the generator again at every replay. Uniforms are exact everywhere:
- * the upper 24 bits times 2⁻²⁴.
+ * A generator is a key and a counter. Each call makes one leaf, key and counter name its bits, and
+ * the counter moves on by one; inside a compiled function the leaf reads the generator again at
+ * every replay. Uniforms are exact everywhere: the upper 24 bits times 2⁻²⁴.
  */
 import type { DType } from "./dtype.ts";
 import { ArgumentError, describe } from "./errors.ts";
@@ -124,7 +125,9 @@ export function randint(
   return made(g.cast(n, dtype), options);
 }
 
-/** 1 with the probability that each element of p gives, else 0; of p's shape and dtype. No gradient. */
+/**
+ * 1 with the probability that each element of p gives, else 0; of p's shape and dtype. No gradient.
+ */
 export function bernoulli(p: Tensor, options: RandomOptions = {}): Tensor {
   const n = floatNode("bernoulli", p);
   const u = uniformNode(bits("bernoulli", n.shape, options));
@@ -132,8 +135,8 @@ export function bernoulli(p: Tensor, options: RandomOptions = {}): Tensor {
 }
 
 /**
- * Sets each element to 0 with probability p and scales the others by 1/(1 - p), in training; else x itself (Srivastava et
- * al. 2014). The mask is not stored: backward draws the same bits again.
+ * Sets each element to 0 with probability p and scales the others by 1/(1 - p), in training; else x
+ * itself (Srivastava et al. 2014). The mask is not stored: backward draws the same bits again.
  */
 export function dropout(
   x: Tensor,
@@ -151,7 +154,7 @@ export function dropout(
   return fromNode(g.where(keep, scaled, zero));
 }
 
-// --- helpers, on nodes ------------------------------------------------------------------------------------------
+// --- helpers, on nodes ---------------------------------------------------------------------------
 
 const bits = (op: string, shape: Shape, { generator = defaultGenerator }: RandomOptions): Node =>
   generator.bits(checkShape(op, shape));
@@ -167,8 +170,8 @@ const uniformNode = (b: Node): Node =>
   g.mul(g.cast(g.shr(b, constant(8, "u32")), "f32"), constant(2 ** -24, "f32"));
 
 /**
- * Box and Muller (1958): √(-2 log(1 - u))·cos(2πv), from one leaf that holds both uniforms. 1 - u is never 0, so the
- * result is finite; its largest size is √(48 log 2) = 5.8.
+ * Box and Muller (1958): √(-2 log(1 - u))·cos(2πv), from one leaf that holds both uniforms. 1 - u
+ * is never 0, so the result is finite; its largest size is √(48 log 2) = 5.8.
  */
 function normalNode(op: string, shape: Shape, options: RandomOptions): Node {
   const size = checkShape(op, shape);

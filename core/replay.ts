@@ -63,8 +63,8 @@ export interface ReplayParts {
   readonly cleared: readonly CellRef[];
   /** How each traced random leaf draws its counter, in the order of creation. */
   readonly randoms: readonly (() => Draw)[];
-  /** For each of `randoms` its position among the plan's random leaves, -1 if it is unused. */
-  readonly positions: readonly number[];
+  /** For each of `randoms` the plan's random leaves that it fills: none if it is unused. */
+  readonly positions: readonly (readonly number[])[];
   /** The words as the trace drew them. */
   readonly words: Uint32Array;
 }
@@ -138,11 +138,11 @@ export class Replay {
     const words = this.parts.words.slice();
     for (let i = 0; i < randoms.length; i++) {
       const { key, counter } = randoms[i]();
-      const at = 3 * positions[i];
-      if (at < 0) continue;
-      words[at] = key[0];
-      words[at + 1] = key[1];
-      words[at + 2] = counter;
+      for (const position of positions[i]) {
+        words[3 * position] = key[0];
+        words[3 * position + 1] = key[1];
+        words[3 * position + 2] = counter;
+      }
     }
     return words;
   }

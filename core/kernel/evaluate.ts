@@ -171,6 +171,8 @@ export class Evaluator {
     if (this.inMemory(n)) return this.load(key, n, index, mask);
     switch (n.op) {
       case "iota":
+        // No address, but loop planning must see it.
+        this.masks.push(index[0]);
         return {
           value: { k: "index", dtype: "i32", index: index[0] },
           depth: this.indexDepth(index[0]),

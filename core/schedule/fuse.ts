@@ -444,6 +444,7 @@ function decideStores(
   const inlined = new Map<Node, number>();
   // What recomputing a node elsewhere would have to read and nobody stores yet: a row's mean, its sum.
   const statistics = new Map<Node, readonly Node[]>();
+  const smallOf = new Map<Node, readonly Node[]>();
   for (const n of order) {
     if (isMovement(n)) continue;
     const group = home.get(n);
@@ -465,6 +466,7 @@ function decideStores(
         small.push(...(statistics.get(source) ?? []));
       }
     }
+    smallOf.set(n, small);
     const inlinable = isAligned(n) || n.op === "random" || n.op === "gather" || n.op === "concat";
     if (!inlinable) weight = Number.POSITIVE_INFINITY;
     inlined.set(n, weight);
@@ -482,7 +484,7 @@ function decideStores(
     } else if (small.length > 0) statistics.set(n, small);
     cost.set(n, weight);
   }
-  leaveToReader(order, outputs, users, home, inlined);
+  leaveToReader(order, outputs, users, home, inlined, smallOf);
 }
 
 /** More than this is not moved into a reader, even if nobody else needs it. */
@@ -498,6 +500,7 @@ function leaveToReader(
   users: ReadonlyMap<Node, readonly Node[]>,
   home: ReadonlyMap<Node, Group>,
   inlined: ReadonlyMap<Node, number>,
+  smallOf: ReadonlyMap<Node, readonly Node[]>,
 ): void {
   // Is a member evaluated in its own group, for another member or for a store?
   const needed = new Set<Node>();
@@ -520,8 +523,12 @@ function leaveToReader(
       (reader.kind === "map" || reader.kind === "matmul") &&
       numel(reader.space) === numel(n.shape) &&
       readers.every((user) => isAligned(user) && (home.get(user) === reader || !needed.has(user)));
-    if (movable) group.stores.delete(n);
-    else if (here || group.stores.has(n)) needed.add(n);
+    if (movable) {
+      group.stores.delete(n);
+      for (const s of smallOf.get(n)!)
+        if (!home.get(s)!.stores.has(s))
+          home.get(s)!.stores.set(s, `small; lets ${n.op} be computed elsewhere`);
+    } else if (here || group.stores.has(n)) needed.add(n);
   }
 }
 

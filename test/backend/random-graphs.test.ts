@@ -5,6 +5,7 @@
 import { describe, expect, test } from "vitest";
 import { WasmBackend } from "../../core/backend/wasm/backend.ts";
 import { compareOnRandomGraphs } from "../support/differential.ts";
+import { randomGradientGraph } from "../support/graphs.ts";
 import { InterpretedBackend } from "../support/interpreted.ts";
 
 const first = Number(process.env.HINODE_SEED ?? Date.now() % 1_000_000_000);
@@ -14,6 +15,19 @@ describe("random graphs", () => {
   test("wasm agrees with the reference on 600 graphs", () => {
     expect(compareOnRandomGraphs(new WasmBackend(), first, first + 500)).toBeGreaterThan(500);
     compareOnRandomGraphs(new WasmBackend(), first + 500, first + 600, 40);
+  });
+
+  test("and with gradients", () => {
+    const wasm = new WasmBackend();
+    compareOnRandomGraphs(wasm, first, first + 300, 12, randomGradientGraph);
+    compareOnRandomGraphs(wasm, first + 300, first + 350, 40, randomGradientGraph);
+    compareOnRandomGraphs(
+      new InterpretedBackend(),
+      first + 350,
+      first + 450,
+      12,
+      randomGradientGraph,
+    );
   });
 
   test("without fused multiply-add", () => {

@@ -27,23 +27,24 @@ export function compareOnRandomGraphs(
   from: number,
   to: number,
   size?: number,
+  make: (seed: number, size?: number) => RandomGraph = randomGraph,
 ): number {
   const reference = new ReferenceBackend();
   let nodes = 0;
   for (let seed = from; seed < to; seed++) {
-    const graph = randomGraph(seed, size);
+    const graph = make(seed, size);
     const want = runGraph(reference, graph);
     let got: TypedArray[];
     try {
       got = runGraph(backend, graph);
     } catch (error) {
-      throw new Error(`randomGraph(${seed}, ${size})`, { cause: error });
+      throw new Error(`${make.name}(${seed}, ${size})`, { cause: error });
     }
     want.forEach((values, i) => {
       const found = difference(got[i], values, graph.outputs[i].dtype);
       if (found)
         throw new Error(
-          `randomGraph(${seed}, ${size}): output ${i} (${graph.outputs[i].op}): ${found}`,
+          `${make.name}(${seed}, ${size}): output ${i} (${graph.outputs[i].op}): ${found}`,
         );
       nodes++;
     });

@@ -10,6 +10,7 @@ import * as g from "../../core/graph/build.ts";
 import type { Node } from "../../core/graph/node.ts";
 import { constant, node, placeholder, randomBits } from "../../core/graph/primitives.ts";
 import { broadcast, numel } from "../../core/shape.ts";
+import { gradients } from "../../core/transform/vjp.ts";
 
 export interface RandomGraph {
   readonly inputs: Node<"placeholder">[];
@@ -333,6 +334,24 @@ export function randomGraph(seed: number, size = 14): RandomGraph {
       },
     ],
     [
+      2,
+      () => {
+        // A position along an axis, as masks use it.
+        const x = pick(floats());
+        if (x.shape.length === 0) return;
+        const axis = int(x.shape.length);
+        const of = x.shape.map((d, i) => (i === axis ? d : 1));
+        const position = g.reshape(node("iota", [], { length: x.shape[axis] }), of);
+        const mask = add(
+          node(pick(["lt", "eq", "le"] as const), [position, constant(int(5), "i32")]),
+          true,
+        );
+        add(g.where(mask, x, mate(x).shape.length > x.shape.length ? x : g.neg(x)), sameFor(x));
+        const at = next() < 0.5 ? g.cast(position, "f32") : constant(1, "f32");
+        add(g.mul(bounded(x), at), false);
+      },
+    ],
+    [
       1,
       () => {
         const leaf = randomBits(shape(), [int(2 ** 32), int(2 ** 32)], int(1000));
@@ -357,6 +376,19 @@ export function randomGraph(seed: number, size = 14): RandomGraph {
   const last = pool[pool.length - 1];
   const outputs = [last, ...pool.filter((n) => n !== last && next() < 0.25)];
   return { inputs, data, randoms, words: Uint32Array.from(words), outputs };
+}
+
+/** A random graph with the gradients of a sum of its float outputs, as training plans them. */
+export function randomGradientGraph(seed: number, size = 12): RandomGraph {
+  const graph = randomGraph(seed, size);
+  const wanted = graph.inputs.filter((n) => n.dtype === "f32");
+  const losses = graph.outputs.filter((n) => n.dtype === "f32" && numel(n.shape) > 0);
+  if (losses.length === 0) return graph;
+  const total = losses
+    .map((n) => g.sum(g.tanh(n), [...n.shape.keys()]))
+    .reduce((a, b) => g.add(a, b));
+  const found = gradients([total], [constant(1, "f32")], wanted).filter((n) => n !== null);
+  return { ...graph, outputs: [total, ...found, ...graph.outputs] };
 }
 
 /** The first difference beyond tolerance, or null. */

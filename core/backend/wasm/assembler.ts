@@ -21,6 +21,11 @@ const typeBytes: Readonly<Record<Type, number>> = {
 /** 16 GiB: V8 refuses modules that declare more. */
 const maxPages64 = 262144;
 
+const opcodes = new Map<string, number>([
+  ...Object.entries(plain),
+  ...Object.entries(simd).map(([name, code]): [string, number] => [name, 0x10000 + code]),
+]);
+
 const scratch = new DataView(new ArrayBuffer(8));
 
 /** A growing run of bytes; bodies of loops are assembled apart and appended once their preheaders are known. */
@@ -80,11 +85,12 @@ export class Code {
   }
 
   op(name: Opcode): void {
-    const code = (plain as Record<string, number>)[name];
-    if (code !== undefined) this.byte(code);
+    const code = opcodes.get(name)!;
+    // Prefixed instructions are stored as 0x10000 + their number.
+    if (code < 0x10000) this.byte(code);
     else {
       this.byte(0xfd);
-      this.u((simd as Record<string, number>)[name]);
+      this.u(code - 0x10000);
     }
   }
 

@@ -72,13 +72,26 @@ export const call = (type: Type, index: number, ...args: Expr[]): Expr =>
 export const opaque = (type: Type, args: readonly Expr[], emit: Emit): Expr =>
   make(type, "opaque", "nop", args, 0, { emit });
 
-const vector = (bytes: Uint8Array): Expr => make("v128", "const", "v128.const", [], 0, { bytes });
+// Interned, as kernels repeat few of them very often, and `Fn` finds a constant's local by identity.
+const interned = new Map<string | number, Expr>();
+
+function vector(key: string | number, bytes: () => ArrayBuffer): Expr {
+  let e = interned.get(key);
+  if (e) return e;
+  if (interned.size > 4096) interned.clear();
+  e = make("v128", "const", "v128.const", [], 0, { bytes: new Uint8Array(bytes()) });
+  interned.set(key, e);
+  return e;
+}
+
 /** Four 32-bit integers, or one in all lanes. */
 export const i32x4 = (a: number, b = a, c = a, d = a): Expr =>
-  vector(new Uint8Array(Int32Array.of(a, b, c, d).buffer));
+  vector(`${a},${b},${c},${d}`, () => Int32Array.of(a, b, c, d).buffer);
+// A Map does not tell -0 from 0.
 export const f32x4 = (x: number): Expr =>
-  vector(new Uint8Array(Float32Array.of(x, x, x, x).buffer));
-export const f64x2 = (x: number): Expr => vector(new Uint8Array(Float64Array.of(x, x).buffer));
+  vector(Object.is(x, -0) ? "-0" : x, () => Float32Array.of(x, x, x, x).buffer);
+export const f64x2 = (x: number): Expr =>
+  vector(Object.is(x, -0) ? "d-0" : `d${x}`, () => Float64Array.of(x, x).buffer);
 
 /** Costs nothing to repeat and has no batch state: may be shared between batches. */
 export const isTrivial = (e: Expr): boolean => e.kind === "local" || e.kind === "const";
@@ -97,7 +110,7 @@ export class Fn {
   private batch: { type: Type; index: number }[] = [];
   // v128 constants live in locals that the prologue sets: V8 builds a v128.const with four instructions at each use, and
   // reloads a spilled local with one.
-  private readonly constants = new Map<string, number>();
+  private readonly constants = new Map<Expr, number>();
   private readonly prologue = new Code();
   private readonly keepsConstants: boolean;
 
@@ -134,13 +147,12 @@ export class Fn {
     emit(this.prologue);
   }
 
-  private constant(bytes: Uint8Array): number {
-    const key = String.fromCharCode(...bytes);
-    let index = this.constants.get(key);
+  private constant(e: Expr): number {
+    let index = this.constants.get(e);
     if (index === undefined) {
       index = this.fresh("v128");
-      this.constants.set(key, index);
-      this.prologue.v128(bytes);
+      this.constants.set(e, index);
+      this.prologue.v128(e.bytes as Uint8Array);
       this.prologue.set(index);
     }
     return index;
@@ -170,7 +182,7 @@ export class Fn {
     if (e.type === "i32") code.i32(e.imm);
     else if (e.type === "i64") code.i64(e.big!);
     else if (e.type === "f64") code.f64(e.imm);
-    else if (this.keepsConstants) code.get(this.constant(e.bytes as Uint8Array));
+    else if (this.keepsConstants) code.get(this.constant(e));
     else code.v128(e.bytes as Uint8Array);
   }
 

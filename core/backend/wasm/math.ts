@@ -101,7 +101,10 @@ export function tanh(t: Target, x: Expr): Expr {
   return or(magnitude, and(x, signBit()));
 }
 
-/** erf x, ≤ 1.5 ulp for all x. */
+/**
+ * erf x, ≤ 2 ulp for all x. Above 0.93 as 1 - 2^-v with v = -log2 erfc a as a polynomial: whole powers of two need no
+ * argument reduction. A single rational function takes half the time of this, but is 7 ulp off near 1.
+ */
 export function erf(t: Target, x: Expr): Expr {
   // erf 4 rounds to 1.
   const a = apply("f32x4.pmin", abs(x), f32x4(4));
@@ -112,14 +115,19 @@ export function erf(t: Target, x: Expr): Expr {
     [-0.00059595786, 0.004987352, -0.026762966, 0.11281731, -0.3761249, 0.12837915],
   );
   const small = madd(t, series, a, a);
-  // erfc a = exp(-(a + a·q(a)))
-  const q = poly(
-    t,
+  const v = mul(
     a,
-    [-0.00021365477, 0.0032122142, -0.02288111, 0.10524793, 0.63572896, 0.1285112],
+    poly(t, a, [-0.0003095996, 0.0046454747, -0.033046514, 0.15189697, 0.9171202, 1.6281102]),
   );
-  const exponent = madd(t, q, a, a);
-  const large = sub(one, expNormal(t, apply("f32x4.neg", exponent)));
+  const shifted = add(v, magic);
+  const f = sub(sub(shifted, magic), v);
+  const root = poly(
+    t,
+    f,
+    [0.001340233, 0.0096794935, 0.05550277, 0.24021985, 0.69314724, 1.0000001],
+  );
+  const scale = apply("i32x4.sub", one, apply("i32x4.shl", shifted, i32(23)));
+  const large = nmadd(t, root, scale, one);
   const magnitude = choose(lt(a, f32x4(0.93)), small, large);
   return or(magnitude, and(x, signBit()));
 }

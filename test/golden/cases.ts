@@ -1,0 +1,102 @@
+/** @file Loads the golden cases and runs one: value and gradients against PyTorch's. */
+import { readFileSync } from "node:fs";
+import { join } from "node:path";
+import { gradients, Tensor, tensor, zeros } from "hinode";
+import { difference } from "../support/close.ts";
+import { readSafetensors, type StoredTensor } from "../support/safetensors.ts";
+import { type Expr, evaluate, evaluateSequence, NotCovered } from "./expression.ts";
+
+export interface Case {
+  readonly id: string;
+  readonly call: string;
+  readonly expr: Expr;
+  readonly inputs?: readonly string[];
+  readonly input_names?: readonly string[];
+  readonly outputs: readonly string[];
+  readonly cotangents?: readonly (string | null)[];
+  readonly grads?: readonly (string | null)[];
+  readonly dtypes?: Readonly<Record<string, string>>;
+  readonly rtol: number;
+  readonly atol: number;
+  readonly grad_atol?: number;
+  readonly grad_rtol?: number;
+  readonly edge?: boolean;
+  readonly note?: string;
+}
+
+const folder = join(import.meta.dirname, "data");
+
+export interface Group {
+  readonly cases: readonly Case[];
+  readonly store: ReadonlyMap<string, StoredTensor>;
+}
+
+export function loadGroup(name: string): Group {
+  const { cases } = JSON.parse(readFileSync(join(folder, `${name}.json`), "utf8"));
+  return { cases, store: readSafetensors(join(folder, `${name}.safetensors`)) };
+}
+
+/** PyTorch's types as ours; int64 is i32 here. */
+const ourDType = { int64: "i32", int32: "i32", uint8: "u8", bool: "bool" } as const;
+type StoredDType = keyof typeof ourDType;
+
+const dtypeOf = (c: Case, key: string) =>
+  c.dtypes?.[key] ? ourDType[c.dtypes[key] as StoredDType] : "f32";
+
+/** Throws NotCovered when the library lacks something, or an error that says what differs. */
+export async function runCase(c: Case, store: Group["store"]): Promise<void> {
+  const inputs = (c.inputs ?? []).map((key, i) => {
+    const { data, shape } = store.get(key)!;
+    // Reading a result keeps its history only when something below it requires a gradient.
+    const requiresGrad = Boolean(c.grads?.[i]);
+    return tensor(data, { dtype: dtypeOf(c, key), shape, requiresGrad });
+  });
+  const outputs = evaluateOutputs(c, inputs);
+  if (outputs.length !== c.outputs.length)
+    throw new Error(`${outputs.length} outputs instead of ${c.outputs.length}`);
+  for (const [i, key] of c.outputs.entries())
+    await compare(`output ${i}`, outputs[i], store.get(key)!, dtypeOf(c, key), c);
+  if (!c.grads) return;
+
+  const gradOutputs = c.cotangents!.map((key) => {
+    if (key === null) return null;
+    const { data, shape } = store.get(key)!;
+    return tensor(data, { shape });
+  });
+  const differentiable = outputs.filter((_, i) => gradOutputs[i]);
+  const cotangents = gradOutputs.filter((v) => v !== null);
+  const wanted = c.grads.flatMap((key, i) => (key === null ? [] : [{ key, input: inputs[i] }]));
+  const found = gradients(differentiable, wanted.map((w) => w.input), { gradOutputs: cotangents, allowUnused: true }); // biome-ignore format: one line
+  const tolerance = { rtol: c.grad_rtol ?? c.rtol, atol: c.grad_atol ?? c.atol };
+  for (const [i, { key, input }] of wanted.entries()) {
+    // No gradient where PyTorch has zeros (the result does not depend on the input) says the same.
+    const gradient = found[i] ?? zeros(input.shape);
+    await compare(`gradient ${i}`, gradient, store.get(key)!, "f32", tolerance);
+  }
+}
+
+function evaluateOutputs(c: Case, inputs: Tensor[]): Tensor[] {
+  if (c.expr.sequence)
+    return evaluateSequence(
+      c.expr.sequence,
+      Object.fromEntries(inputs.map((t, i) => [c.input_names![i], t])),
+    );
+  const value = evaluate(c.expr, { $: inputs });
+  const list = [value].flat(2);
+  if (!list.every((t) => t instanceof Tensor)) throw new NotCovered("results that are not tensors");
+  return list;
+}
+
+async function compare(
+  what: string,
+  got: Tensor,
+  want: StoredTensor,
+  dtype: string,
+  tolerance: { rtol: number; atol: number },
+): Promise<void> {
+  if (`${got.shape}` !== `${want.shape}`)
+    throw new Error(`${what}: shape [${got.shape}] instead of [${want.shape}]`);
+  if (got.dtype !== dtype) throw new Error(`${what}: dtype ${got.dtype} instead of ${dtype}`);
+  const wrong = difference(await got.data(), want.data, tolerance);
+  if (wrong) throw new Error(`${what}: ${wrong}`);
+}

@@ -1,0 +1,292 @@
+/**
+ * @file Which function of ours stands for which of PyTorch's: a table of text, one line each.
+ *
+ *   torch.sum(input, dim, keepdim) = sum(input, dim, keepdim)
+ *   torch.add(input, other, alpha) = add(input, other, {alpha})
+ *
+ * Left: PyTorch's parameters in order (`*name` takes the rest, as a list). Right: our call; `{a, b: c}` is an options
+ * object whose keys are camelCased and left out when not given. Methods of tensors are looked up as torch.Tensor.x and
+ * then as torch.x. What is not in the table, or whose right-hand side the library does not export, is not covered.
+ */
+import * as hinode from "hinode";
+import { Tensor } from "hinode";
+import { NotCovered, type Value } from "./expression.ts";
+
+const table = `
+torch.add(input, other, alpha) = add(input, other, {alpha})
+torch.sub(input, other, alpha) = sub(input, other, {alpha})
+torch.div(input, other, rounding_mode) = div(input, other, {roundingMode: rounding_mode})
+torch.round(input, decimals) = round(input, {decimals})
+torch.clamp(input, min, max) = clamp(input, min, max)
+torch.where(condition, input, other) = where(condition, input, other)
+torch.lerp(input, end, weight) = lerp(input, end, weight)
+torch.addcmul(input, a, b, value) = addcmul(input, a, b, {value})
+torch.addcdiv(input, a, b, value) = addcdiv(input, a, b, {value})
+torch.nan_to_num(input, nan, posinf, neginf) = nanToNum(input, {nan, posinf, neginf})
+torch.zeros_like(input) = zerosLike(input)
+torch.ones_like(input) = onesLike(input)
+
+torch.sum(input, dim, keepdim) = sum(input, dim, keepdim)
+torch.prod(input, dim, keepdim) = prod(input, dim, keepdim)
+torch.mean(input, dim, keepdim) = mean(input, dim, keepdim)
+torch.amax(input, dim, keepdim) = amax(input, dim, keepdim)
+torch.amin(input, dim, keepdim) = amin(input, dim, keepdim)
+torch.argmax(input, dim, keepdim) = argmax(input, dim, keepdim)
+torch.argmin(input, dim, keepdim) = argmin(input, dim, keepdim)
+torch.any(input, dim, keepdim) = any(input, dim, keepdim)
+torch.all(input, dim, keepdim) = all(input, dim, keepdim)
+torch.count_nonzero(input, dim) = countNonzero(input, dim)
+torch.logsumexp(input, dim, keepdim) = logsumexp(input, dim, keepdim)
+torch.var(input, dim, correction, keepdim) = variance(input, dim, {correction, keepdim})
+torch.std(input, dim, correction, keepdim) = std(input, dim, {correction, keepdim})
+torch.var_mean(input, dim, correction, keepdim) = varMean(input, dim, {correction, keepdim})
+torch.linalg.vector_norm(input, ord, dim, keepdim) = norm(input, ord, dim, keepdim)
+torch.norm(input, p, dim, keepdim) = norm(input, p, dim, keepdim)
+torch.softmax(input, dim) = softmax(input, dim)
+torch.log_softmax(input, dim) = logSoftmax(input, dim)
+
+torch.Tensor.reshape(input, *shape) = reshape(input, shape)
+torch.Tensor.transpose(input, dim0, dim1) = transpose(input, dim0, dim1)
+torch.Tensor.permute(input, *dims) = permute(input, dims)
+torch.Tensor.expand(input, *shape) = expand(input, shape)
+torch.Tensor.repeat(input, *repeats) = repeat(input, repeats)
+torch.Tensor.squeeze(input, dim) = squeeze(input, dim)
+torch.Tensor.unsqueeze(input, dim) = unsqueeze(input, dim)
+torch.Tensor.flatten(input, start, end) = flatten(input, start, end)
+torch.Tensor.unflatten(input, dim, sizes) = unflatten(input, dim, sizes)
+torch.Tensor.ravel(input) = flatten(input)
+torch.Tensor.to(input, dtype) = to(input, dtype)
+torch.Tensor.masked_fill(input, mask, value) = maskedFill(input, mask, value)
+torch.Tensor.detach(input) = detach(input)
+torch.Tensor.chunk(input, chunks, dim) = chunk(input, chunks, dim)
+torch.movedim(input, source, destination) = movedim(input, source, destination)
+torch.swapaxes(input, a, b) = swapaxes(input, a, b)
+torch.broadcast_to(input, shape) = broadcastTo(input, shape)
+torch.flip(input, dims) = flip(input, dims)
+torch.Tensor.flip(input, *dims) = flip(input, dims)
+torch.roll(input, shifts, dims) = roll(input, shifts, dims)
+torch.tile(input, dims) = tile(input, dims)
+torch.cat(tensors, dim) = cat(tensors, dim)
+torch.stack(tensors, dim) = stack(tensors, dim)
+torch.split(input, sizes, dim) = split(input, sizes, dim)
+torch.chunk(input, chunks, dim) = chunk(input, chunks, dim)
+torch.unbind(input, dim) = unbind(input, dim)
+torch.narrow(input, dim, start, length) = narrow(input, dim, start, length)
+torch.select(input, dim, index) = select(input, dim, index)
+torch.gather(input, dim, index) = gather(input, dim, index)
+torch.take_along_dim(input, indices, dim) = takeAlongDim(input, indices, dim)
+torch.index_select(input, dim, index) = indexSelect(input, dim, index)
+torch.scatter_add(input, dim, index, src) = scatterAdd(input, dim, index, src)
+torch.index_add(input, dim, index, source, alpha) = indexAdd(input, dim, index, source, {alpha})
+torch.tril(input, diagonal) = tril(input, diagonal)
+torch.triu(input, diagonal) = triu(input, diagonal)
+torch.outer(input, other) = outer(input, other)
+torch.trace(input) = trace(input)
+torch.diagonal(input, offset, dim1, dim2) = diagonal(input, offset, dim1, dim2)
+torch.repeat_interleave(input, repeats, dim) = repeatInterleave(input, repeats, dim)
+
+torch.linspace(start, end, steps, dtype) = linspace(start, end, steps)
+torch.eye(n, m, dtype) = eye(n, m)
+torch.ones(*shape, dtype) = ones(shape, {dtype})
+torch.zeros(*shape, dtype) = zeros(shape, {dtype})
+torch.full(shape, value) = full(shape, value)
+
+torch.matmul(input, other) = matmul(input, other)
+torch.bmm(input, other) = matmul(input, other)
+torch.mv(input, other) = matmul(input, other)
+torch.dot(input, other) = matmul(input, other)
+torch.baddbmm(input, a, b, beta, alpha) = baddbmm(input, a, b, {beta, alpha})
+torch.addmm(input, a, b, beta, alpha) = addmm(input, a, b, {beta, alpha})
+
+torch.nn.functional.gelu(input, approximate) = gelu(input, {approximate})
+torch.nn.functional.leaky_relu(input, negative_slope) = leakyRelu(input, negative_slope)
+torch.nn.functional.elu(input, alpha) = elu(input, alpha)
+torch.nn.functional.softplus(input, beta, threshold) = softplus(input, beta, threshold)
+torch.nn.functional.hardtanh(input, min_val, max_val) = hardtanh(input, min_val, max_val)
+torch.nn.functional.logsigmoid(input) = logSigmoid(input)
+torch.nn.functional.softmax(input, dim) = softmax(input, dim)
+torch.nn.functional.log_softmax(input, dim) = logSoftmax(input, dim)
+torch.nn.functional.layer_norm(input, shape, weight, bias, eps) = layerNorm(input, shape, weight, bias, eps)
+torch.nn.functional.rms_norm(input, shape, weight, eps) = rmsNorm(input, shape, weight, eps)
+torch.nn.functional.normalize(input, p, dim, eps) = normalize(input, p, dim, eps)
+torch.nn.functional.pad(input, pad, mode, value) = pad(input, pad, value)
+torch.nn.functional.embedding(input, weight, padding_idx) = embedding(input, weight, {padding_idx})
+torch.nn.functional.cross_entropy(input, target, weight, ignore_index, reduction, label_smoothing) = crossEntropy(input, target, {weight, ignore_index, reduction, label_smoothing})
+torch.nn.functional.nll_loss(input, target, weight, ignore_index, reduction) = nllLoss(input, target, {weight, ignore_index, reduction})
+torch.nn.functional.mse_loss(input, target, reduction) = mseLoss(input, target, {reduction})
+torch.nn.functional.l1_loss(input, target, reduction) = l1Loss(input, target, {reduction})
+torch.nn.functional.binary_cross_entropy_with_logits(input, target, weight, pos_weight, reduction) = binaryCrossEntropyWithLogits(input, target, {weight, pos_weight, reduction})
+torch.nn.functional.scaled_dot_product_attention(query, key, value, attn_mask, dropout_p, is_causal, scale, enable_gqa) = scaledDotProductAttention(query, key, value, {attn_mask, is_causal, scale, enable_gqa})
+torch.nn.functional.linear(input, weight, bias) = linear(input, weight, bias)
+torch.nn.functional.glu(input, dim) = glu(input, dim)
+torch.nn.functional.one_hot(input, num_classes) = oneHot(input, num_classes)
+`;
+
+/** Functions of one or two tensors whose name only changes its case. */
+const sameName = {
+  1: `abs neg exp exp2 expm1 log log2 log10 log1p sqrt rsqrt reciprocal sin cos tan asin acos atan sinh cosh tanh asinh
+    acosh atanh sigmoid relu erf erfc erfinv square floor ceil trunc sign frac isnan isinf isfinite logical_not
+    bitwise_not deg2rad rad2deg sinc`,
+  2: `mul maximum minimum pow fmod remainder floor_divide eq ne lt le gt ge logical_and logical_or logical_xor
+    bitwise_and bitwise_or bitwise_xor bitwise_left_shift bitwise_right_shift atan2 logaddexp logaddexp2 hypot copysign
+    xlogy fmax fmin`,
+  functional: "relu silu mish hardswish hardsigmoid relu6 softsign tanhshrink celu selu",
+};
+
+interface Row {
+  readonly parameters: readonly string[];
+  /** The name that takes the remaining arguments, if any. */
+  readonly rest: string | undefined;
+  readonly ours: string;
+  readonly args: readonly (string | readonly (readonly [key: string, name: string])[])[];
+}
+
+const camelCase = (name: string): string =>
+  name.replace(/_(\w)/g, (_, c: string) => c.toUpperCase());
+const commaList = (text: string): string[] =>
+  text
+    .split(",")
+    .map((s) => s.trim())
+    .filter(Boolean);
+
+function parseRow(line: string): [string, Row] {
+  const match = /^([\w.]+)\((.*?)\) = (\w+)\((.*)\)$/.exec(line);
+  if (!match) throw new Error(`functions table: ${line}`);
+  const [, name, left, ours, right] = match;
+  const parameters = commaList(left);
+  const [, plain, options] = /^([^{]*)(?:\{(.*)\})?$/.exec(right)!;
+  const pairs = commaList(options ?? "").map((text) => {
+    const [key, value] = text.split(/:\s*/);
+    return [camelCase(key), value ?? key] as const;
+  });
+  return [
+    name,
+    {
+      parameters: parameters.map((p) => p.replace("*", "")),
+      rest: parameters.find((p) => p.startsWith("*"))?.slice(1),
+      ours,
+      args: [...commaList(plain), ...(options === undefined ? [] : [pairs])],
+    },
+  ];
+}
+
+const words = (text: string): string[] => text.split(/\s+/).filter(Boolean);
+const rows = new Map<string, Row>(
+  [
+    ...words(sameName[1]).map((n) => `torch.${n}(input) = ${camelCase(n)}(input)`),
+    ...words(sameName[2]).map((n) => `torch.${n}(input, other) = ${camelCase(n)}(input, other)`),
+    ...words(sameName.functional).map(
+      (n) => `torch.nn.functional.${n}(input) = ${camelCase(n)}(input)`,
+    ),
+    ...table.split("\n").filter(Boolean),
+  ].map(parseRow),
+);
+
+/** What needs more than another name. */
+const special: Record<string, (args: Value[], kwargs: Record<string, Value>) => Value> = {
+  // Whole numbers give int64 (our i32) in PyTorch's arange; ours makes f32 unless asked.
+  "torch.arange": (args) => {
+    const whole = args.every(Number.isInteger);
+    return exported("arange")(...args, { dtype: whole ? "i32" : "f32" });
+  },
+  "torch.tensor": ([data]) =>
+    exported("tensor")(data, { dtype: [data].flat(9).every(Number.isInteger) ? "i32" : "f32" }),
+  "torch.max": (args, kwargs) => maxOrMin("amax", "argmax", args, kwargs),
+  "torch.min": (args, kwargs) => maxOrMin("amin", "argmin", args, kwargs),
+  "torch.Tensor.max": (args, kwargs) => maxOrMin("amax", "argmax", args, kwargs),
+  "torch.aminmax": ([x]) => [exported("amin")(x), exported("amax")(x)],
+  "torch.std_mean": ([x, dim], kwargs) => {
+    const options = { correction: kwargs.correction, keepdim: kwargs.keepdim };
+    const axes = dim ?? kwargs.dim;
+    return [exported("std")(x, axes, options), exported("mean")(x, axes, kwargs.keepdim)];
+  },
+  "torch.func.jvp": ([f, primals, tangents]) => hinode.jvp(f, primals, tangents),
+  "torch.func.vjp": ([f, ...x]) => hinode.vjp(f, ...x),
+  "torch.func.grad": ([f], { argnums }) => hinode.grad(f, { argnums }),
+  "torch.func.grad_and_value":
+    ([f], { argnums }) =>
+    (...args: Value[]) => {
+      const [value, gradients] = hinode.valueAndGrad(f, { argnums })(...args);
+      return [gradients, value].flat();
+    },
+  "torch.func.hessian": ([f]) => hinode.hessian(f),
+  "torch.func.jacrev": ([f]) => hinode.jacrev(f),
+  "torch.func.jacfwd": ([f]) => hinode.jacfwd(f),
+  "torch.func.vmap": ([f], { in_dims, out_dims }) =>
+    hinode.vmap(f, { inDims: in_dims, outDims: out_dims }),
+};
+
+function exported(name: string): (...args: Value[]) => Value {
+  const f = (hinode as Record<string, unknown>)[name];
+  if (typeof f !== "function") throw new NotCovered(name);
+  return f as (...args: Value[]) => Value;
+}
+
+/** PyTorch's max: of everything; of two tensors; or (values, indices) along a dimension. */
+function maxOrMin(
+  reduce: string,
+  position: string,
+  args: Value[],
+  kwargs: Record<string, Value>,
+): Value {
+  const [x, second, third] = args;
+  if (second instanceof Tensor)
+    return exported(reduce === "amax" ? "maximum" : "minimum")(x, second);
+  const dim = second ?? kwargs.dim;
+  if (dim === undefined) return exported(reduce)(x);
+  const keepdim = third ?? kwargs.keepdim ?? false;
+  // The gradient of amax is shared by ties, that of max goes to one index: take the value at that index.
+  const index = exported(position)(x, dim, true);
+  const value = exported("gather")(x, dim, index);
+  return keepdim ? [value, index] : [value.squeeze(dim), index.squeeze(dim)];
+}
+
+/** Calls what stands for PyTorch's `name`; throws NotCovered when nothing does. */
+export function callFunction(name: string, args: Value[], kwargs: Record<string, Value>): Value {
+  const plain = name.replace("torch.Tensor.", "torch.");
+  const own = special[name] ?? special[plain];
+  if (own) return own(args, kwargs);
+  const row = rows.get(name) ?? rows.get(plain);
+  if (!row) throw new NotCovered(plain.replace("torch.", "").replace("nn.functional.", ""));
+  const named: Record<string, Value> = { ...kwargs };
+  row.parameters.forEach((parameter, i) => {
+    if (parameter === row.rest) named[parameter] = restOf(args.slice(i));
+    else if (i < args.length && !(row.rest && i > row.parameters.indexOf(row.rest)))
+      named[parameter] = args[i];
+  });
+  for (const [parameter, value] of Object.entries(named))
+    if (!row.parameters.includes(parameter) && value !== null)
+      throw new NotCovered(`${row.ours}(${parameter})`);
+  checkSupported(row, named);
+  return exported(row.ours)(...ourArguments(row, named));
+}
+
+function ourArguments(row: Row, named: Record<string, Value>): Value[] {
+  const args = row.args.map((arg) => {
+    if (typeof arg === "string") return named[arg] ?? undefined;
+    const given = arg.flatMap(([key, name]) =>
+      named[name] === undefined || named[name] === null ? [] : [[key, named[name]]],
+    );
+    return given.length ? Object.fromEntries(given) : undefined;
+  });
+  while (args.length && args.at(-1) === undefined) args.pop();
+  return args;
+}
+
+/** Values that a parameter has in PyTorch but not here. */
+function checkSupported(row: Row, named: Record<string, Value>): void {
+  if (named.mode !== undefined && named.mode !== "constant")
+    throw new NotCovered(`${row.ours}(mode: ${named.mode})`);
+  if (row.ours === "repeatInterleave" && named.repeats instanceof Tensor)
+    throw new NotCovered("repeatInterleave(tensor)");
+}
+
+/** `reshape(2, 3)` and `reshape((2, 3))` mean the same. */
+const restOf = (args: Value[]): Value =>
+  args.length === 1 && Array.isArray(args[0]) ? args[0] : args;
+
+/** A PyTorch function as a value, for `vmap(torch.dot)`. */
+export const functionValue =
+  (name: string) =>
+  (...args: Value[]): Value =>
+    callFunction(name, args, {});

@@ -1,0 +1,59 @@
+/**
+ * @file PyTorch's values and gradients for operations, nn functions and transforms, on every device.
+ *
+ * A case that calls what the library does not have is skipped under the missing function's name; the table at the end
+ * counts both, and a floor keeps a covered case from turning into a skipped one.
+ */
+import { init } from "hinode";
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { devices } from "../support/devices.ts";
+import { loadGroup, runCase } from "./cases.ts";
+import { differences } from "./differences.ts";
+import { NotCovered } from "./expression.ts";
+
+/** Cases that pass today, per group: raise it when an operator is added. */
+const FLOOR: Readonly<Record<string, number>> = { ops: 514, nn: 95, transforms: 117 };
+
+describe.each(devices)("on %s", (device) => {
+  beforeAll(async () => {
+    await init({ device });
+  });
+
+  describe.each(["ops", "nn", "transforms"])("%s", (name) => {
+    const { cases, store } = loadGroup(name);
+    const missing = new Map<string, number>();
+    let passed = 0;
+    let failed = 0;
+
+    test.for(cases.map((c) => [c.id, c] as const))("%s", async ([id, c], { skip }) => {
+      const reason = differences[name]?.[id];
+      if (reason) skip(`differs from PyTorch on purpose: ${reason}`);
+      try {
+        await runCase(c, store);
+        passed++;
+      } catch (error) {
+        if (!(error instanceof NotCovered)) {
+          failed++;
+          throw new Error(`${c.call}\n${(error as Error).message}`, { cause: error });
+        }
+        missing.set(error.message, (missing.get(error.message) ?? 0) + 1);
+        skip(`not covered: ${error.message}`);
+      }
+    });
+
+    test("the covered cases stay covered", () => {
+      expect(passed + failed).toBeGreaterThanOrEqual(FLOOR[name]);
+    });
+
+    afterAll(() => {
+      const absent = [...missing].sort((a, b) => b[1] - a[1]);
+      const total = absent.reduce((n, [, count]) => n + count, 0);
+      const purpose = Object.keys(differences[name] ?? {}).length;
+      console.log(
+        `golden ${name} on ${device}: covered ${passed + failed}, passed ${passed}, ` +
+          `different on purpose ${purpose}, not covered ${total}` +
+          (total ? `: ${absent.map(([f, count]) => `${f} ${count}`).join(", ")}` : ""),
+      );
+    });
+  });
+});
