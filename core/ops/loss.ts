@@ -21,7 +21,10 @@ export type Reduction = "mean" | "sum" | "none";
 export interface ClassLossOptions {
   /** "mean" (over the targets that are not ignored, weighted), "sum" or "none". */
   reduction?: Reduction;
-  /** Targets with this class contribute nothing, neither loss nor gradient. */
+  /**
+   * Targets with this class contribute nothing, neither loss nor gradient. None by default, where PyTorch
+   * ignores -100: counting the rest would cost every loss a kernel. A -100 that was meant so gives NaN.
+   */
   ignoreIndex?: number;
   /** A factor per class, [C]. */
   weight?: Tensor;
@@ -54,7 +57,7 @@ export interface BinaryLossOptions extends ElementLossOptions {
 export function crossEntropy(
   logits: Tensor,
   target: Tensor,
-  { reduction = "mean", ignoreIndex = -100, labelSmoothing = 0, weight }: CrossEntropyOptions = {},
+  { reduction = "mean", ignoreIndex, labelSmoothing = 0, weight }: CrossEntropyOptions = {},
 ): Tensor {
   const x = floatNode("crossEntropy", logits);
   if (!(labelSmoothing >= 0 && labelSmoothing <= 1))
@@ -91,7 +94,7 @@ export function crossEntropy(
 export function nllLoss(
   logProbabilities: Tensor,
   target: Tensor,
-  { reduction = "mean", ignoreIndex = -100, weight }: ClassLossOptions = {},
+  { reduction = "mean", ignoreIndex, weight }: ClassLossOptions = {},
 ): Tensor {
   const x = floatNode("nllLoss", logProbabilities);
   const axis = classAxis("nllLoss", x);
@@ -167,7 +170,7 @@ function indexed(
   op: string,
   { x, axis, logTotal, shifted, labelSmoothing }: Parts,
   target: Tensor,
-  { reduction, ignoreIndex, weight }: Required<Omit<ClassLossOptions, "weight">> & ClassLossOptions,
+  { reduction = "mean", ignoreIndex, weight }: ClassLossOptions,
 ): Tensor {
   const t = indexNode(op, target);
   const classes = x.shape[axis];
@@ -201,16 +204,16 @@ function indexed(
   }
   // As unsigned numbers, negative classes are too large as well: one comparison.
   const valid = g.lt(g.bitcast(t, "u32"), constant(classes, "u32"));
+  const checked = g.where(valid, loss, g.scalarLike(x, NaN));
+  const every = (n: Node): Node => g.sum(n, [...n.shape.keys()]);
+  if (ignoreIndex === undefined) {
+    const divisor = rowWeight ? every(rowWeight) : g.scalarLike(x, numel(rowShape));
+    return combined(op, checked, reduction, divisor);
+  }
   const ignore = constant(ignoreIndex, "i32");
   const ignored = g.eq(t, ignore);
-  const rows = g.where(ignored, zero, g.where(valid, loss, g.scalarLike(x, NaN)));
-  // The count must not read `ignored`: sharing a node with the rows, which the loss's total waits
-  // for, would keep the two totals from being one kernel.
-  const counted = rowWeight
-    ? g.where(ignored, zero, rowWeight)
-    : g.cast(g.cast(g.sub(t, ignore), "bool"), x.dtype);
-  const divisor = reduction === "mean" ? g.sum(counted, [...counted.shape.keys()]) : zero;
-  return combined(op, rows, reduction, divisor);
+  const counted = g.where(ignored, zero, rowWeight ?? g.scalarLike(x, 1));
+  return combined(op, g.where(ignored, zero, checked), reduction, every(counted));
 }
 
 function sameShapes(op: string, x: Node, t: Node): void {

@@ -241,6 +241,10 @@ function maxOrMin(
   return keepdim ? [value, index] : [value.squeeze(dim), index.squeeze(dim)];
 }
 
+/** PyTorch's defaults where ours differ. */
+const defaultsOf = (row: Row): Record<string, Value> =>
+  row.parameters.includes("ignore_index") ? { ignore_index: -100 } : {};
+
 /** Calls what stands for PyTorch's `name`; throws NotCovered when nothing does. */
 export function callFunction(name: string, args: Value[], kwargs: Record<string, Value>): Value {
   const plain = name.replace("torch.Tensor.", "torch.");
@@ -248,7 +252,7 @@ export function callFunction(name: string, args: Value[], kwargs: Record<string,
   if (own) return own(args, kwargs);
   const row = rows.get(name) ?? rows.get(plain);
   if (!row) throw new NotCovered(plain.replace("torch.", "").replace("nn.functional.", ""));
-  const named: Record<string, Value> = { ...kwargs };
+  const named: Record<string, Value> = { ...defaultsOf(row), ...kwargs };
   row.parameters.forEach((parameter, i) => {
     if (parameter === row.rest) named[parameter] = restOf(args.slice(i));
     else if (i < args.length && !(row.rest && i > row.parameters.indexOf(row.rest)))

@@ -22,6 +22,8 @@ function rows(x: Plain, target: number[], ignore: number, smoothing: number, wei
   });
 }
 
+const ignoring = { ignoreIndex: -100 };
+
 onEachDevice("losses", () => {
   test("crossEntropy with class indices", async () => {
     const problem = fc
@@ -45,7 +47,7 @@ onEachDevice("losses", () => {
     await fc.assert(
       fc.asyncProperty(problem, async ([x, target, labelSmoothing, w]) => {
         const want = rows(x, target, -100, labelSmoothing, w && [...w.data]);
-        const options = { labelSmoothing, ...(w && { weight: make(w) }) };
+        const options = { ignoreIndex: -100, labelSmoothing, ...(w && { weight: make(w) }) };
         const tolerance = { rtol: 1e-4, atol: 1e-5 };
         const loss = (reduction: h.Reduction) =>
           h.crossEntropy(make(x), classes(target), { ...options, reduction });
@@ -107,12 +109,15 @@ onEachDevice("losses", () => {
       [1e4, 1e4 - 2, 0],
       [1, 2, 3],
     ]);
-    expect(await h.crossEntropy(x, classes([1, -100])).item()).toBeCloseTo(
+    expect(await h.crossEntropy(x, classes([1, -100]), ignoring).item()).toBeCloseTo(
       2 + Math.log1p(Math.exp(-2)),
       3,
     );
-    expect(await h.crossEntropy(x, classes([-100, -100])).item()).toBeNaN();
-    expect(await h.crossEntropy(x, classes([-100, -100]), { reduction: "sum" }).item()).toBe(0);
+    expect(await h.crossEntropy(x, classes([-100, -100]), ignoring).item()).toBeNaN();
+    const none = h.crossEntropy(x, classes([-100, -100]), { ...ignoring, reduction: "sum" });
+    expect(await none.item()).toBe(0);
+    // Nothing is ignored unless asked for.
+    expect(await h.crossEntropy(x, classes([1, -100])).item()).toBeNaN();
     for (const bad of [3, -1, 1000]) {
       expect(await h.crossEntropy(x, classes([0, bad])).item()).toBeNaN();
       const each = (await h
@@ -123,7 +128,9 @@ onEachDevice("losses", () => {
   });
 
   test("gradients: softmax minus target, 0 for ignored rows", async () => {
-    const g = h.grad((x: Tensor) => h.crossEntropy(x, classes([2, -100]), { reduction: "sum" }));
+    const g = h.grad((x: Tensor) =>
+      h.crossEntropy(x, classes([2, -100]), { ...ignoring, reduction: "sum" }),
+    );
     const got = (await g(make(logits)).tolist()) as number[][];
     const p = (await make(logits).softmax(1).tolist()) as number[][];
     expect(got[1]).toEqual([0, 0, 0]);

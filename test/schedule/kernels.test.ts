@@ -45,6 +45,8 @@ describe("forward", () => {
   test("cross-entropy is two kernels at most", async () => {
     const target = randint(0, 10, [6]);
     expect((await kinds((t) => crossEntropy(t, target), x)).length).toBeLessThanOrEqual(2);
+    const ignoring = (t: Tensor) => crossEntropy(t, target, { ignoreIndex: -100 });
+    expect((await kinds(ignoring, x)).length).toBeLessThanOrEqual(2);
   });
   test("matmul + bias + gelu is one kernel, whatever the layout", async () => {
     const [w, bias] = [randn([10, 8]), randn([8])];

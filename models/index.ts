@@ -1,0 +1,7 @@
+/** @file hinode/models: vision encoders, connectors, language models, and MM1 assembled from them. */
+export { AveragePoolConnector, type ConnectorConfig } from "./connectors/average-pool.ts";
+export { type LanguageConfig, LanguageModel } from "./language/decoder.ts";
+export { specials, WordTokenizer } from "./language/tokenizer.ts";
+export { type CaptionOptions, captioner } from "./mm1/generate.ts";
+export { Mm1, type Mm1Config } from "./mm1/mm1.ts";
+export { PatchEmbedding, type VisionConfig, VisionTransformer } from "./vision/vit.ts";
