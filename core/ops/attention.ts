@@ -11,7 +11,7 @@ import { kept } from "./axes.ts";
 import { lowerMask } from "./compose.ts";
 import { matmulNodes } from "./matmul.ts";
 import { describeNode, floatNode, nodeOf } from "./promotion.ts";
-import { softmaxNode } from "./reductions.ts";
+import { softmaxComposite, softmaxNode } from "./reductions.ts";
 
 export interface AttentionOptions {
   /** bool (true takes part) or float (added to the scores), broadcasting to [..., L, S]. */
@@ -84,12 +84,13 @@ const swapLast = (i: number, rank: number): number =>
 
 /** The softmax in which a row of nothing but -∞ gives zeros, value and gradient, instead of NaN. */
 function maskedSoftmax(x: Node, axis: number): Node {
-  if (x.shape.includes(0)) return x;
-  const m = g.detach(kept(g.amax(x, [axis]), [axis], x));
-  const lowest = g.scalarLike(x, -Infinity);
-  const e = g.exp(g.sub(x, g.where(g.eq(m, lowest), g.scalarLike(x, 0), m)));
-  const total = kept(g.sum(e, [axis]), [axis], x);
-  return g.div(e, g.where(g.eq(total, g.scalarLike(x, 0)), g.scalarLike(x, 1), total));
+  return softmaxComposite(x, axis, (p) => {
+    const m = kept(g.amax(p, [axis]), [axis], p);
+    const lowest = g.scalarLike(p, -Infinity);
+    const e = g.exp(g.sub(p, g.where(g.eq(m, lowest), g.scalarLike(p, 0), g.detach(m))));
+    const total = kept(g.sum(e, [axis]), [axis], p);
+    return g.div(e, g.where(g.eq(total, g.scalarLike(p, 0)), g.scalarLike(p, 1), total));
+  });
 }
 
 /**

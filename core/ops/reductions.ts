@@ -7,6 +7,7 @@ import { isFloat } from "../dtype.ts";
 import { describe, ShapeError } from "../errors.ts";
 import * as g from "../graph/build.ts";
 import type { Node } from "../graph/node.ts";
+import { regionNodes } from "../transform/region.ts";
 import { axisOf, countOf, kept } from "./axes.ts";
 import { isFiniteNode, sqrtSafe, square, truth } from "./compose.ts";
 import { describeNode } from "./promotion.ts";
@@ -96,9 +97,26 @@ export function logsumexpNode(x: Node, axes: readonly number[]): Node {
 }
 
 export function softmaxNode(x: Node, axis: number): Node {
+  return softmaxComposite(x, axis, (p) => {
+    const e = g.exp(g.sub(p, shift(p, [axis])));
+    return g.div(e, kept(g.sum(e, [axis]), [axis], p));
+  });
+}
+
+/**
+ * A softmax as one node with a gradient of its own, y·(ct - Σ ct·y): that reads only the result, where the
+ * gradient of the expansion would keep the exponentials and their sums as well.
+ */
+export function softmaxComposite(x: Node, axis: number, expansion: (x: Node) => Node): Node {
   if (isEmpty(x)) return x;
-  const e = g.exp(g.sub(x, shift(x, [axis])));
-  return g.div(e, kept(g.sum(e, [axis]), [axis], x));
+  const [result] = regionNodes(
+    "custom",
+    "softmax",
+    ([p]) => [expansion(p)],
+    [x],
+    (_, [y], [ct]) => [g.mul(y, g.sub(ct, kept(g.sum(g.mul(ct, y), [axis]), [axis], y)))],
+  );
+  return result;
 }
 
 export function logSoftmaxNode(x: Node, axis: number): Node {
