@@ -87,7 +87,7 @@ export function lowerNest(group: Group, inMemory: (n: Node) => boolean): Lowered
   const range = outer.shift() ?? null;
   const body = (): void => {
     // Sums down columns take a cache line or two of each row at a time.
-    const unroll = reduced.length > 0 ? 8 : 4;
+    const unroll = reduced.length > 0 ? 8 : 0;
     if (lanes && !lanes.reduced)
       nestIn(ev, "vector", lanes, () => emitRow(group, ev, nest, at), unroll);
     else emitRow(group, ev, nest, at);
@@ -154,7 +154,7 @@ function nestIn(
     mode,
     var: name,
     extent: num(loop.extent),
-    ...(mode === "vector" ? { unroll: unroll || 2 } : {}),
+    ...(unroll > 0 ? { unroll } : {}),
     body,
   });
 }
@@ -321,7 +321,7 @@ function emitPhase(
       return;
     }
     const mode = loops[i] === nest.lanes ? "vector" : "serial";
-    nestIn(ev, mode, loops[i], () => walk(i + 1), 4);
+    nestIn(ev, mode, loops[i], () => walk(i + 1));
     if (blocked && i === loops.length - 1) blockSums(ev, loops[i], names, blockNames);
   };
   walk(0);

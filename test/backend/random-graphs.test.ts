@@ -5,7 +5,7 @@
 import { describe, expect, test } from "vitest";
 import { WasmBackend } from "../../core/backend/wasm/backend.ts";
 import { compareOnRandomGraphs } from "../support/differential.ts";
-import { randomGradientGraph } from "../support/graphs.ts";
+import { randomGradientGraph, randomStateGraph } from "../support/graphs.ts";
 import { InterpretedBackend } from "../support/interpreted.ts";
 
 const first = Number(process.env.HINODE_SEED ?? Date.now() % 1_000_000_000);
@@ -28,6 +28,11 @@ describe("random graphs", () => {
       12,
       randomGradientGraph,
     );
+  });
+
+  test("and with state that is overwritten in place", () => {
+    compareOnRandomGraphs(new WasmBackend(), first, first + 300, 14, randomStateGraph);
+    compareOnRandomGraphs(new WasmBackend(), first + 300, first + 350, 40, randomStateGraph);
   });
 
   test("without fused multiply-add", () => {

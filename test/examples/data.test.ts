@@ -1,7 +1,7 @@
-import { WordTokenizer } from "hinode/models";
+import { NO_TARGET, WordTokenizer } from "hinode/models";
 import { describe, expect, test } from "vitest";
 import { shuffledBatches, uniform } from "../../examples/data/batches.ts";
-import { encodeCaptions, IGNORE, toPlanes } from "../../examples/data/captions.ts";
+import { encodeCaptions, toPlanes } from "../../examples/data/captions.ts";
 import { squareOnWhite } from "../../examples/data/emoji.ts";
 import { loadMnist, parseIdx } from "../../examples/data/idx.ts";
 
@@ -56,7 +56,7 @@ describe("batches", () => {
     const [red, apple] = tokenizer.encode("red apple");
     const [pear] = tokenizer.encode("pear");
     expect([...inputs]).toEqual([1, red, apple, 0, 1, pear, 0, 0]);
-    expect([...targets]).toEqual([red, apple, 2, IGNORE, pear, 2, IGNORE, IGNORE]);
+    expect([...targets]).toEqual([red, apple, 2, NO_TARGET, pear, 2, NO_TARGET, NO_TARGET]);
     expect(() => encodeCaptions(["red apple"], tokenizer, 2)).toThrow(/2 tokens/);
   });
 });

@@ -5,19 +5,21 @@ import type { TypedArray } from "../../core/dtype.ts";
 import { numel } from "../../core/shape.ts";
 import { difference, type RandomGraph, randomGraph } from "./graphs.ts";
 
+/** Runs a graph; every input that it assigns to is given up, so that it may be overwritten. */
 export function runGraph(backend: Backend, graph: RandomGraph): TypedArray[] {
   const canonical: CanonicalGraph = { ...graph, key: "" };
   const executable = backend.prepare(canonical);
   const inputs = graph.data.map((d, i) => backend.upload(d, graph.inputs[i].dtype));
+  const targets = new Set(graph.outputs.filter((n) => n.op === "assign").map((n) => n.src[0]));
   const outputs = executable.run(
     inputs,
     graph.words,
-    inputs.map(() => false),
+    graph.inputs.map((n) => targets.has(n)),
   );
   const values = outputs.map((o, i) =>
     backend.download(o, graph.outputs[i].dtype, numel(graph.outputs[i].shape)),
   );
-  for (const s of [...inputs, ...outputs]) backend.free(s);
+  for (const s of new Set([...inputs, ...outputs])) backend.free(s);
   return values;
 }
 

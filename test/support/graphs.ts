@@ -9,7 +9,8 @@ import { dtypes, isFloat } from "../../core/dtype.ts";
 import * as g from "../../core/graph/build.ts";
 import type { Node } from "../../core/graph/node.ts";
 import { constant, node, placeholder, randomBits } from "../../core/graph/primitives.ts";
-import { broadcast, numel } from "../../core/shape.ts";
+import { topological } from "../../core/graph/walk.ts";
+import { broadcast, numel, sameShape } from "../../core/shape.ts";
 import { gradients } from "../../core/transform/vjp.ts";
 
 export interface RandomGraph {
@@ -388,7 +389,26 @@ export function randomGradientGraph(seed: number, size = 12): RandomGraph {
     .map((n) => g.sum(g.tanh(n), [...n.shape.keys()]))
     .reduce((a, b) => g.add(a, b));
   const found = gradients([total], [constant(1, "f32")], wanted).filter((n) => n !== null);
-  return { ...graph, outputs: [total, ...found, ...graph.outputs] };
+  // The total itself may be a small difference of large sums: no two orders of adding agree on it.
+  return { ...graph, outputs: [...found, ...graph.outputs] };
+}
+
+/** A random graph that also assigns new values to some of its inputs, as an optimizer does. */
+export function randomStateGraph(seed: number, size = 14): RandomGraph {
+  const graph = randomGraph(seed, size);
+  const next = generator(seed + 1);
+  const nodes = topological(graph.outputs).filter((n) => n.dtype === "f32");
+  const assigned = graph.inputs.flatMap((p) => {
+    const fits = nodes.filter((n) => {
+      const shape = broadcast(n.shape, p.shape);
+      return shape !== null && sameShape(shape, p.shape);
+    });
+    if (p.dtype !== "f32" || fits.length === 0 || next() < 0.3) return [];
+    const other = fits[Math.floor(next() * fits.length)];
+    const old = next() < 0.3 ? node("flip", [p], { axes: p.shape.map((_, i) => i) }) : p;
+    return [g.assign(p, g.add(g.mul(old, constant(0.5, "f32")), other))];
+  });
+  return { ...graph, outputs: [...assigned, ...graph.outputs] };
 }
 
 /** The first difference beyond tolerance, or null. */
