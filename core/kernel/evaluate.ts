@@ -8,7 +8,7 @@
 import { dtypes } from "../dtype.ts";
 import { exactJson, type Node } from "../graph/node.ts";
 import { backward, broadcastIndex, isMovement } from "../schedule/access.ts";
-import { weightOf } from "../schedule/fuse.ts";
+import { weightOf } from "../schedule/stores.ts";
 import {
   type Cond,
   freeVars,

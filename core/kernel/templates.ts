@@ -4,7 +4,7 @@
  */
 import type { Node } from "../graph/node.ts";
 import { backward, isMovement } from "../schedule/access.ts";
-import type { Group } from "../schedule/fuse.ts";
+import type { Group } from "../schedule/group.ts";
 import {
   affineIn,
   delinearize,

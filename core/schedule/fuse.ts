@@ -6,63 +6,42 @@
  * variables. A `map` has no reduced axes; a `row` evaluates several reductions over the same axes with maps between
  * (softmax, norms, cross-entropy); a `matmul` or `scatter` has one template node and, for matmul, an epilogue.
  *
- * Nodes join in topological order. An element-wise node joins the latest group that holds one of its sources at the
- * very element it needs; a reduction joins the group of its source when the axes agree. Two maps over one space that
- * meet in a node become one group (AdamW's moments and parameter). Joining never makes the groups cyclic.
- * Then each value that another group needs is either stored or computed again there, whichever is cheaper.
+ * Nodes join in topological order. An element-wise node joins a group that holds one of its sources at the very element
+ * it needs: a row or a product rather than a map, the largest space first. A reduction joins the group of its source when
+ * the axes agree. Groups over one space that meet in a node become one (AdamW's moments and parameter; a loss and the
+ * count it is divided by). Joining never makes the groups cyclic. What is then stored is decided in stores.ts.
  *
  * The idea of absorbing consumers as far as indices allow is XLA's multi-output fusion; expressing legality as
  * equality of index expressions, through any chain of reshapes, is ours.
  */
 import type { Node } from "../graph/node.ts";
-import { rules } from "../graph/primitives.ts";
 import { numel, type Shape, sameShape } from "../shape.ts";
-import { backward, beneath, broadcastIndex, forward, isMovement } from "./access.ts";
-import { isFree } from "./simplify.ts";
-import { delinearize, type Index, ivar, linearize, num, substitute } from "./symbolic.ts";
-
-export type GroupKind = "map" | "row" | "matmul" | "scatter" | "loop";
-
-export interface Group {
-  readonly id: number;
-  kind: GroupKind;
-  /** Extents of the space; variable i is `s{i}`. */
-  space: Shape;
-  /** Axes of the space that are reduced. */
-  reduced: readonly number[];
-  /** Member → its index in the space's variables, in topological order. */
-  readonly members: Map<Node, readonly Index[]>;
-  /** Groups that hold a direct source of a member. */
-  readonly needs: Set<Group>;
-  /** Members whose values are written to memory, with the reason. */
-  readonly stores: Map<Node, string>;
-}
+import { beneath, isMovement } from "./access.ts";
+import {
+  agrees,
+  type Group,
+  type GroupKind,
+  isAligned,
+  isLeaf,
+  isReduce,
+  mapOf,
+  readsWhole,
+  sameIndex,
+  spaceVars,
+} from "./group.ts";
+import { decideStores, findFloating } from "./stores.ts";
+import { delinearize, type Index, linearize, num, substitute } from "./symbolic.ts";
 
 /** Beyond this many members a group stops growing: the kernel would spill, and walks over it are recursive. */
 const maxMembers = 120;
 /** A row longer than this is not kept together with maps over it: it would leave the cache between two phases. */
 const maxRow = 1 << 15;
 
-export const spaceVars = (shape: Shape): Index[] => shape.map((d, i) => ivar(`s${i}`, d));
-
-const isReduce = (n: Node): boolean => rules[n.op].kind === "reduce";
-/** What is not computed by any group. */
-const isLeaf = (n: Node): boolean => n.op === "placeholder" || isFree(n);
-/** Nodes whose value at an element needs their sources at the same element only. */
-const isAligned = (n: Node): boolean => rules[n.op].kind === "elementwise";
-
 export interface Fused {
   readonly groups: Group[];
   /** Cheap functions of inputs alone: every reader evaluates them itself, so they tie no groups together. */
   readonly floating: ReadonlySet<Node>;
 }
-
-/** Operands that a template, a scan or a gather reads as whole tensors, at elements of its own choice. */
-export const readsWhole = (n: Node, source: number): boolean =>
-  n.op === "dot" ||
-  n.op === "scatterAdd" ||
-  n.op === "region" ||
-  (n.op === "gather" && source === 0);
 
 export function fuse(order: readonly Node[], outputs: ReadonlyMap<Node, string>): Fused {
   const floating = findFloating(order, outputs);
@@ -128,60 +107,6 @@ export function fuse(order: readonly Node[], outputs: ReadonlyMap<Node, string>)
   }
   decideStores(order, outputs, home, floating);
   return { groups: groups.filter((group) => group.stores.size > 0), floating };
-}
-
-function findFloating(order: readonly Node[], outputs: ReadonlyMap<Node, string>): Set<Node> {
-  const found = new Set<Node>();
-  const cost = new Map<Node, number>();
-  for (const n of order) {
-    if (isMovement(n)) continue;
-    if (isLeaf(n)) {
-      cost.set(n, n.op === "placeholder" ? 1 : 0);
-      continue;
-    }
-    // An output is stored anyway, and whoever needs it had better be with it.
-    if (!isAligned(n) || outputs.has(n)) continue;
-    let total = weightOf(n);
-    for (const s of n.src) total += cost.get(beneath(s)) ?? Number.POSITIVE_INFINITY;
-    if (total > cheap) continue;
-    cost.set(n, total);
-    found.add(n);
-  }
-  return found;
-}
-
-/** A node's index in the group's variables, pushed forward from the member below its movements. */
-export function mapOf(x: Node, group: Group): readonly Index[] | null {
-  const chain: Node[] = [];
-  let base = x;
-  while (isMovement(base)) {
-    chain.push(base);
-    base = base.src[0];
-  }
-  let map: readonly Index[] | null = group.members.get(base) ?? null;
-  for (let i = chain.length - 1; i >= 0 && map; i--) map = forward(chain[i], map);
-  return map;
-}
-
-const sameIndex = (a: readonly Index[], b: readonly Index[]): boolean =>
-  a.length === b.length && a.every((x, i) => x.key === b[i].key);
-
-/** Does evaluating `n` at `map` need each source that is a member of `group` exactly where the group has it? */
-function agrees(n: Node, map: readonly Index[], group: Group): boolean {
-  return n.src.every((source, i) => {
-    if (!group.members.has(beneath(source))) return true;
-    // These read their sources elsewhere than at their own element.
-    if ((n.op === "gather" && i === 0) || n.op === "concat") return false;
-    let index: readonly Index[] = broadcastIndex(map, source.shape);
-    let s = source;
-    while (isMovement(s)) {
-      const access = backward(s, index);
-      if (access.mask === false || access.mask.length > 0) return false;
-      index = access.index;
-      s = s.src[0];
-    }
-    return sameIndex(index, group.members.get(s)!);
-  });
 }
 
 /** Is there a path of needs from `to` back to `from`? */
@@ -386,178 +311,4 @@ function rebase(group: Group, x: Node): readonly Index[] | null {
   for (const [m, index] of moved) group.members.set(m, index);
   group.space = x.shape;
   return map;
-}
-
-// --- what is stored -----------------------------------------------------------------------------------------
-
-/** Rough cost of one evaluation, in vector instructions; a load is 1. */
-export function weightOf(n: Node): number {
-  switch (n.op) {
-    case "exp":
-    case "log":
-    case "tanh":
-    case "erf":
-    case "sin":
-    case "cos":
-      return 12;
-    case "pow":
-      return 40;
-    case "random":
-      return 60;
-    case "div":
-    case "sqrt":
-    case "idiv":
-    case "rem":
-    case "gather":
-      return 4;
-    case "concat":
-      return 3 * n.src.length;
-    default:
-      return 1;
-  }
-}
-
-const cheap = 10;
-/** For values that repeat along a broadcast in their reader. */
-const cheapRepeated = 3;
-
-/** Marks the members that must be written: outputs, and what other groups need and had better not recompute. */
-function decideStores(
-  order: readonly Node[],
-  outputs: ReadonlyMap<Node, string>,
-  home: ReadonlyMap<Node, Group>,
-  floating: ReadonlySet<Node>,
-): void {
-  const users = new Map<Node, Node[]>();
-  for (const n of order) {
-    if (isMovement(n) || isLeaf(n)) continue;
-    for (const s of n.src) {
-      const source = beneath(s);
-      const list = users.get(source);
-      if (list) list.push(n);
-      else users.set(source, [n]);
-    }
-  }
-  // Infinite: cannot be computed again elsewhere (a reduction, a product, or what follows one).
-  const cost = new Map<Node, number>();
-  /** The cost of computing a node elsewhere, whether or not it is stored. */
-  const inlined = new Map<Node, number>();
-  // What recomputing a node elsewhere would have to read and nobody stores yet: a row's mean, its sum.
-  const statistics = new Map<Node, readonly Node[]>();
-  const smallOf = new Map<Node, readonly Node[]>();
-  for (const n of order) {
-    if (isMovement(n)) continue;
-    const group = home.get(n);
-    if (!group) {
-      cost.set(n, n.op === "placeholder" ? 1 : 0);
-      continue;
-    }
-    if (n.op === "region") continue;
-    const small: Node[] = [];
-    let weight = weightOf(n);
-    for (const s of n.src) {
-      const source = beneath(s);
-      const known = cost.get(source) ?? 0;
-      if (known === Number.POSITIVE_INFINITY && 4 * numel(source.shape) <= numel(n.shape)) {
-        small.push(source);
-        weight += 1;
-      } else {
-        weight += known;
-        small.push(...(statistics.get(source) ?? []));
-      }
-    }
-    smallOf.set(n, small);
-    const inlinable = isAligned(n) || n.op === "random" || n.op === "gather" || n.op === "concat";
-    if (!inlinable) weight = Number.POSITIVE_INFINITY;
-    inlined.set(n, weight);
-    const readers = users.get(n) ?? [];
-    const reason = outputs.get(n) ?? reasonToStore(n, group, weight, readers, home, floating);
-    if (reason) {
-      group.stores.set(n, reason);
-      weight = 1;
-    } else if (small.length > 0 && readers.some((user) => home.get(user) !== group)) {
-      for (const s of small) {
-        if (cost.get(s) !== Number.POSITIVE_INFINITY) continue;
-        home.get(s)!.stores.set(s, `small; lets ${n.op} be computed again elsewhere`);
-        cost.set(s, 1);
-      }
-    } else if (small.length > 0) statistics.set(n, small);
-    cost.set(n, weight);
-  }
-  leaveToReader(order, outputs, users, home, inlined, smallOf);
-}
-
-/** More than this is not moved into a reader, even if nobody else needs it. */
-const maxMoved = 100;
-
-/**
- * A costly value that only one other kernel needs is computed there, not here: gelu's derivative belongs into the
- * backward pass and need not wait in memory. (Reductions along a row would evaluate it once per phase: not those.)
- */
-function leaveToReader(
-  order: readonly Node[],
-  outputs: ReadonlyMap<Node, string>,
-  users: ReadonlyMap<Node, readonly Node[]>,
-  home: ReadonlyMap<Node, Group>,
-  inlined: ReadonlyMap<Node, number>,
-  smallOf: ReadonlyMap<Node, readonly Node[]>,
-): void {
-  // Is a member evaluated in its own group, for another member or for a store?
-  const needed = new Set<Node>();
-  for (let i = order.length - 1; i >= 0; i--) {
-    const n = order[i];
-    const group = home.get(n);
-    if (!group || isMovement(n)) continue;
-    const readers = users.get(n) ?? [];
-    const here = readers.some((user) => home.get(user) === group && needed.has(user));
-    const elsewhere = new Set(
-      readers.map((user) => home.get(user)!).filter((reader) => reader !== group),
-    );
-    const [reader] = elsewhere;
-    const movable =
-      group.stores.has(n) &&
-      !outputs.has(n) &&
-      !here &&
-      elsewhere.size === 1 &&
-      inlined.get(n)! <= maxMoved &&
-      (reader.kind === "map" || reader.kind === "matmul") &&
-      numel(reader.space) === numel(n.shape) &&
-      readers.every((user) => isAligned(user) && (home.get(user) === reader || !needed.has(user)));
-    if (movable) {
-      group.stores.delete(n);
-      for (const s of smallOf.get(n)!)
-        if (!home.get(s)!.stores.has(s))
-          home.get(s)!.stores.set(s, `small; lets ${n.op} be computed elsewhere`);
-    } else if (here || group.stores.has(n)) needed.add(n);
-  }
-}
-
-function reasonToStore(
-  n: Node,
-  group: Group,
-  weight: number,
-  users: readonly Node[],
-  home: ReadonlyMap<Node, Group>,
-  floating: ReadonlySet<Node>,
-): string | null {
-  if (n.op === "project") return "result of a scan";
-  for (const user of users) {
-    const reader = home.get(user)!;
-    if (user.op === "region") return "operand of a scan";
-    if (user.op === "gather" && beneath(user.src[0]) === n) return "source of a gather";
-    if (reader === group) continue;
-    if (weight === Number.POSITIVE_INFINITY)
-      return `${n.op} that ${user.op} reads in another kernel`;
-    const template = user.op === "dot" || user.op === "scatterAdd";
-    if (floating.has(n) && !template) continue;
-    const rows = numel(reader.space.filter((_, i) => !reader.reduced.includes(i)));
-    // What only varies from row to row is evaluated once per row, wherever in the row it is used.
-    const perRow = reader.reduced.length > 0 && numel(n.shape) === rows;
-    const repeats = template || (!perRow && numel(user.shape) > numel(n.shape));
-    if (weight > (repeats ? cheapRepeated : cheap))
-      return repeats
-        ? `would be computed again inside the broadcast of ${user.op}`
-        : `needed by ${user.op} and too costly to compute twice`;
-  }
-  return null;
 }

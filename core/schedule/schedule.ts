@@ -9,7 +9,8 @@ import type { Node } from "../graph/node.ts";
 import { topological } from "../graph/walk.ts";
 import { numel } from "../shape.ts";
 import { beneath, isMovement } from "./access.ts";
-import { fuse, type Group, readsWhole } from "./fuse.ts";
+import { fuse } from "./fuse.ts";
+import { type Group, readsWhole } from "./group.ts";
 import { type Lifetime, planMemory } from "./memory.ts";
 import { copy, isFree, simplify } from "./simplify.ts";
 

@@ -1,0 +1,76 @@
+/**
+ * @file A group: nodes that one kernel computes, over an index space and without any schedule. This is level one of the
+ * kernel language; kernel/lower.ts makes loops of it.
+ */
+import type { Node } from "../graph/node.ts";
+import { rules } from "../graph/primitives.ts";
+import type { Shape } from "../shape.ts";
+import { backward, beneath, broadcastIndex, forward, isMovement } from "./access.ts";
+import { isFree } from "./simplify.ts";
+import { type Index, ivar } from "./symbolic.ts";
+
+export type GroupKind = "map" | "row" | "matmul" | "scatter" | "loop";
+
+export interface Group {
+  readonly id: number;
+  kind: GroupKind;
+  /** Extents of the space; variable i is `s{i}`. */
+  space: Shape;
+  /** Axes of the space that are reduced. */
+  reduced: readonly number[];
+  /** Member → its index in the space's variables, in topological order. */
+  readonly members: Map<Node, readonly Index[]>;
+  /** Groups that hold a direct source of a member. */
+  readonly needs: Set<Group>;
+  /** Members whose values are written to memory, with the reason. */
+  readonly stores: Map<Node, string>;
+}
+
+export const spaceVars = (shape: Shape): Index[] => shape.map((d, i) => ivar(`s${i}`, d));
+
+export const isReduce = (n: Node): boolean => rules[n.op].kind === "reduce";
+/** What is not computed by any group. */
+export const isLeaf = (n: Node): boolean => n.op === "placeholder" || isFree(n);
+/** Nodes whose value at an element needs their sources at the same element only. */
+export const isAligned = (n: Node): boolean => rules[n.op].kind === "elementwise";
+
+/** Operands that a template, a scan or a gather reads as whole tensors, at elements of its own choice. */
+export const readsWhole = (n: Node, source: number): boolean =>
+  n.op === "dot" ||
+  n.op === "scatterAdd" ||
+  n.op === "region" ||
+  (n.op === "gather" && source === 0);
+
+/** A node's index in the group's variables, pushed forward from the member below its movements. */
+export function mapOf(x: Node, group: Group): readonly Index[] | null {
+  const chain: Node[] = [];
+  let base = x;
+  while (isMovement(base)) {
+    chain.push(base);
+    base = base.src[0];
+  }
+  let map: readonly Index[] | null = group.members.get(base) ?? null;
+  for (let i = chain.length - 1; i >= 0 && map; i--) map = forward(chain[i], map);
+  return map;
+}
+
+export const sameIndex = (a: readonly Index[], b: readonly Index[]): boolean =>
+  a.length === b.length && a.every((x, i) => x.key === b[i].key);
+
+/** Does evaluating `n` at `map` need each source that is a member of `group` exactly where the group has it? */
+export function agrees(n: Node, map: readonly Index[], group: Group): boolean {
+  return n.src.every((source, i) => {
+    if (!group.members.has(beneath(source))) return true;
+    // These read their sources elsewhere than at their own element.
+    if ((n.op === "gather" && i === 0) || n.op === "concat") return false;
+    let index: readonly Index[] = broadcastIndex(map, source.shape);
+    let s = source;
+    while (isMovement(s)) {
+      const access = backward(s, index);
+      if (access.mask === false || access.mask.length > 0) return false;
+      index = access.index;
+      s = s.src[0];
+    }
+    return sameIndex(index, group.members.get(s)!);
+  });
+}

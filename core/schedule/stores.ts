@@ -1,0 +1,207 @@
+/**
+ * @file Which values are written to memory: outputs, and what other kernels need and had better not compute again. The
+ * costs are rough counts of vector instructions; a load is 1.
+ */
+import type { Node } from "../graph/node.ts";
+import { numel } from "../shape.ts";
+import { beneath, isMovement } from "./access.ts";
+import { type Group, isAligned, isLeaf } from "./group.ts";
+
+/** Rough cost of one evaluation, in vector instructions; a load is 1. */
+export function weightOf(n: Node): number {
+  switch (n.op) {
+    case "exp":
+    case "log":
+    case "tanh":
+    case "erf":
+    case "sin":
+    case "cos":
+      return 12;
+    case "pow":
+      return 40;
+    case "random":
+      return 60;
+    case "div":
+    case "sqrt":
+    case "idiv":
+    case "rem":
+    case "gather":
+      return 4;
+    case "concat":
+      return 3 * n.src.length;
+    default:
+      return 1;
+  }
+}
+
+const cheap = 10;
+/** For values that repeat along a broadcast in their reader. */
+const cheapRepeated = 3;
+
+/**
+ * Cheap functions of inputs alone: every reader evaluates them itself. They would otherwise tie groups together that
+ * only share a mask.
+ */
+export function findFloating(
+  order: readonly Node[],
+  outputs: ReadonlyMap<Node, string>,
+): Set<Node> {
+  const found = new Set<Node>();
+  const cost = new Map<Node, number>();
+  for (const n of order) {
+    if (isMovement(n)) continue;
+    if (isLeaf(n)) {
+      cost.set(n, n.op === "placeholder" ? 1 : 0);
+      continue;
+    }
+    // An output is stored anyway, and whoever needs it had better be with it.
+    if (!isAligned(n) || outputs.has(n)) continue;
+    let total = weightOf(n);
+    for (const s of n.src) total += cost.get(beneath(s)) ?? Number.POSITIVE_INFINITY;
+    if (total > cheap) continue;
+    cost.set(n, total);
+    found.add(n);
+  }
+  return found;
+}
+
+/** Marks the members that must be written: outputs, and what other groups need and had better not recompute. */
+export function decideStores(
+  order: readonly Node[],
+  outputs: ReadonlyMap<Node, string>,
+  home: ReadonlyMap<Node, Group>,
+  floating: ReadonlySet<Node>,
+): void {
+  const users = new Map<Node, Node[]>();
+  for (const n of order) {
+    if (isMovement(n) || isLeaf(n)) continue;
+    for (const s of n.src) {
+      const source = beneath(s);
+      const list = users.get(source);
+      if (list) list.push(n);
+      else users.set(source, [n]);
+    }
+  }
+  // Infinite: cannot be computed again elsewhere (a reduction, a product, or what follows one).
+  const cost = new Map<Node, number>();
+  /** The cost of computing a node elsewhere, whether or not it is stored. */
+  const inlined = new Map<Node, number>();
+  // What recomputing a node elsewhere would have to read and nobody stores yet: a row's mean, its sum.
+  const statistics = new Map<Node, readonly Node[]>();
+  const smallOf = new Map<Node, readonly Node[]>();
+  for (const n of order) {
+    if (isMovement(n)) continue;
+    const group = home.get(n);
+    if (!group) {
+      cost.set(n, n.op === "placeholder" ? 1 : 0);
+      continue;
+    }
+    if (n.op === "region") continue;
+    const small: Node[] = [];
+    let weight = weightOf(n);
+    for (const s of n.src) {
+      const source = beneath(s);
+      const known = cost.get(source) ?? 0;
+      if (known === Number.POSITIVE_INFINITY && 4 * numel(source.shape) <= numel(n.shape)) {
+        small.push(source);
+        weight += 1;
+      } else {
+        weight += known;
+        small.push(...(statistics.get(source) ?? []));
+      }
+    }
+    smallOf.set(n, small);
+    const inlinable = isAligned(n) || n.op === "random" || n.op === "gather" || n.op === "concat";
+    if (!inlinable) weight = Number.POSITIVE_INFINITY;
+    inlined.set(n, weight);
+    const readers = users.get(n) ?? [];
+    const reason = outputs.get(n) ?? reasonToStore(n, group, weight, readers, home, floating);
+    if (reason) {
+      group.stores.set(n, reason);
+      weight = 1;
+    } else if (small.length > 0 && readers.some((user) => home.get(user) !== group)) {
+      for (const s of small) {
+        if (cost.get(s) !== Number.POSITIVE_INFINITY) continue;
+        home.get(s)!.stores.set(s, `small; lets ${n.op} be computed again elsewhere`);
+        cost.set(s, 1);
+      }
+    } else if (small.length > 0) statistics.set(n, small);
+    cost.set(n, weight);
+  }
+  leaveToReader(order, outputs, users, home, inlined, smallOf);
+}
+
+/** More than this is not moved into a reader, even if nobody else needs it. */
+const maxMoved = 100;
+
+/**
+ * A costly value that only one other kernel needs is computed there, not here: gelu's derivative belongs into the
+ * backward pass and need not wait in memory. (Reductions along a row would evaluate it once per phase: not those.)
+ */
+function leaveToReader(
+  order: readonly Node[],
+  outputs: ReadonlyMap<Node, string>,
+  users: ReadonlyMap<Node, readonly Node[]>,
+  home: ReadonlyMap<Node, Group>,
+  inlined: ReadonlyMap<Node, number>,
+  smallOf: ReadonlyMap<Node, readonly Node[]>,
+): void {
+  // Is a member evaluated in its own group, for another member or for a store?
+  const needed = new Set<Node>();
+  for (let i = order.length - 1; i >= 0; i--) {
+    const n = order[i];
+    const group = home.get(n);
+    if (!group || isMovement(n)) continue;
+    const readers = users.get(n) ?? [];
+    const here = readers.some((user) => home.get(user) === group && needed.has(user));
+    const elsewhere = new Set(
+      readers.map((user) => home.get(user)!).filter((reader) => reader !== group),
+    );
+    const [reader] = elsewhere;
+    const movable =
+      group.stores.has(n) &&
+      !outputs.has(n) &&
+      !here &&
+      elsewhere.size === 1 &&
+      inlined.get(n)! <= maxMoved &&
+      (reader.kind === "map" || reader.kind === "matmul") &&
+      numel(reader.space) === numel(n.shape) &&
+      readers.every((user) => isAligned(user) && (home.get(user) === reader || !needed.has(user)));
+    if (movable) {
+      group.stores.delete(n);
+      for (const s of smallOf.get(n)!)
+        if (!home.get(s)!.stores.has(s))
+          home.get(s)!.stores.set(s, `small; lets ${n.op} be computed elsewhere`);
+    } else if (here || group.stores.has(n)) needed.add(n);
+  }
+}
+
+function reasonToStore(
+  n: Node,
+  group: Group,
+  weight: number,
+  users: readonly Node[],
+  home: ReadonlyMap<Node, Group>,
+  floating: ReadonlySet<Node>,
+): string | null {
+  if (n.op === "project") return "result of a scan";
+  for (const user of users) {
+    const reader = home.get(user)!;
+    if (user.op === "region") return "operand of a scan";
+    if (user.op === "gather" && beneath(user.src[0]) === n) return "source of a gather";
+    if (reader === group) continue;
+    if (weight === Number.POSITIVE_INFINITY)
+      return `${n.op} that ${user.op} reads in another kernel`;
+    const template = user.op === "dot" || user.op === "scatterAdd";
+    if (floating.has(n) && !template) continue;
+    const rows = numel(reader.space.filter((_, i) => !reader.reduced.includes(i)));
+    // What only varies from row to row is evaluated once per row, wherever in the row it is used.
+    const perRow = reader.reduced.length > 0 && numel(n.shape) === rows;
+    const repeats = template || (!perRow && numel(user.shape) > numel(n.shape));
+    if (weight > (repeats ? cheapRepeated : cheap))
+      return repeats
+        ? `would be computed again inside the broadcast of ${user.op}`
+        : `needed by ${user.op} and too costly to compute twice`;
+  }
+  return null;
+}
