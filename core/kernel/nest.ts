@@ -82,13 +82,19 @@ function chooseLanes(
 ): Loop | null {
   let best: Loop | null = null;
   let score = -1;
+  // An access runs as often as the loops it depends on: one value per row weighs little beside the row.
+  const times = accesses.map((x) =>
+    [...kept, ...reduced]
+      .filter((loop) => loop.axes.some((a) => affineIn(x, a.name) !== 0))
+      .reduce((n, loop) => n * loop.extent, 1),
+  );
   for (const loop of [...reduced].reverse().concat([...kept].reverse())) {
     const lane = laneOf(loop);
     let points = 0;
     accesses.forEach((x, i) => {
       const step = affineIn(x, lane);
-      if (step === 1) points += stores[i] ? 3 : 2;
-      else if (step === 0 && !stores[i]) points += 0.1;
+      if (step === 1) points += times[i] * (stores[i] ? 3 : 2);
+      else if (step === 0 && !stores[i]) points += 0.1 * times[i];
     });
     const idle = loop.extent < 4 ? 0.25 : loop.extent < 8 ? 0.75 : 1;
     if (points * idle > score) {
