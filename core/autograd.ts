@@ -13,7 +13,7 @@ import * as g from "./graph/build.ts";
 import type { Node } from "./graph/node.ts";
 import { topological } from "./graph/walk.ts";
 import { formatShape, numel, sameShape } from "./shape.ts";
-import { enableGrad, fromNode, leafTensor, Tensor } from "./tensor.ts";
+import { enableGrad, fromNode, leafTensor, rebind, Tensor } from "./tensor.ts";
 import { insideTransform } from "./trace.ts";
 import { tangents } from "./transform/jvp.ts";
 import { gradients as nodeGradients } from "./transform/vjp.ts";
@@ -52,7 +52,9 @@ export function backward(x: Tensor, gradient?: Tensor): void {
     const cell = leaf.owner as Tensor;
     const before = cell.grad;
     const grad = found[i] ?? g.zerosLike(leaf);
-    cell.grad = leafTensor(g.detach(before ? g.add(before.node, grad) : grad));
+    // As PyTorch: the same cell receives the sum, so whoever holds `.grad` sees it grow until it is zeroed.
+    if (before) rebind(before, g.detach(g.add(before.node, grad)));
+    cell.grad = before ?? leafTensor(g.detach(grad));
   }
 }
 
@@ -84,7 +86,8 @@ export function gradients(
   const given = gradOutputs === undefined ? [] : list<Tensor | null>(gradOutputs);
   const cotangents = outs.map((n, i) => cotangentOf("gradients", n, given[i] ?? undefined));
   const wrt = list<Tensor>(inputs).map((t) => t.node);
-  return nodeGradients(outs, cotangents, wrt).map((n, i) => {
+  // Total derivatives: an input may have been computed from another one.
+  return nodeGradients(outs, cotangents, wrt, true).map((n, i) => {
     if (n) return createGraph ? fromNode(n) : leafTensor(g.detach(n));
     if (allowUnused) return null;
     throw new TransformError(

@@ -47,6 +47,10 @@ function attrsText(n: Node): string {
       const { lo, hi, value } = (n as Node<"pad">).attrs;
       return `${lo};${hi};${literal(value)}`;
     }
+    case "window": {
+      const { axis, size, stride, dilation } = (n as Node<"window">).attrs;
+      return `${axis};${size};${stride};${dilation}`;
+    }
     case "slice": {
       const { start, size, step } = (n as Node<"slice">).attrs;
       return `${start};${size};${step}`;

@@ -14,6 +14,8 @@ export interface CellAccess {
   bind(t: Tensor, leaf: Node, exclusive: boolean): void;
   bindGrad(t: Tensor, grad: Tensor | null): void;
   isExclusive(t: Tensor): boolean;
+  /** Whether the program was given this gradient's cell and may look at it again. */
+  isHeld(grad: Tensor): boolean;
   /** A stand-in for an argument during a trace, and what the trace knows of it. */
   standIn(t: Tensor): CellState;
   /** Ends a trace for a cell: notes what it holds now and gives back what it held before. */

@@ -33,11 +33,15 @@ interface ArgumentType {
   readonly shape: Shape;
   readonly device: DeviceName;
   readonly requiresGrad: boolean;
+  /** The first argument that is the same cell: two names of one cell see each other's changes. */
+  readonly first: number;
 }
 
 interface Signature {
   readonly spec: TreeSpec;
   readonly types: readonly ArgumentType[];
+  /** Different cells among the arguments. */
+  readonly distinct: number;
   readonly gradMode: boolean;
   readonly device: DeviceName;
 }
@@ -92,7 +96,7 @@ export class Compiled {
     let words: Uint32Array | undefined;
     if (!variant) {
       const signature = this.#signature(args, tensors);
-      variant = this.#add(signature, this.#trace(tensors, signature.spec));
+      variant = this.#add(signature, tensors, this.#trace(tensors, signature.spec));
       words = variant.replay.parts.words;
     }
     return unflatten(variant.result, variant.replay.run(this.name, tensors, words));
@@ -106,7 +110,7 @@ export class Compiled {
     const signature = this.#signature(args, tensors);
     const recorded = this.#trace(tensors, signature.spec);
     undoDraws(recorded.trace);
-    return this.#add(signature, recorded).replay;
+    return this.#add(signature, tensors, recorded).replay;
   }
 
   #find(args: readonly unknown[], tensors: Tensor[]): Variant | undefined {
@@ -127,13 +131,15 @@ export class Compiled {
     const { spec, tensors: found } = flatten(args);
     refuseArrays(this.name, spec);
     tensors.splice(0, tensors.length, ...found);
-    const types = found.map(({ dtype, shape, device, requiresGrad }) => ({
-      dtype,
-      shape,
-      device,
-      requiresGrad,
+    const types = found.map((t) => ({
+      dtype: t.dtype,
+      shape: t.shape,
+      device: t.device,
+      requiresGrad: t.requiresGrad,
+      first: found.indexOf(t),
     }));
-    return { spec, types, gradMode: isGradEnabled(), device: defaultDevice().name };
+    const distinct = new Set(found).size;
+    return { spec, types, distinct, gradMode: isGradEnabled(), device: defaultDevice().name };
   }
 
   #trace(tensors: readonly Tensor[], spec: TreeSpec): Recorded {
@@ -146,8 +152,8 @@ export class Compiled {
     return recorded;
   }
 
-  #add(signature: Signature, recorded: Recorded): Variant {
-    const variant = { signature, replay: plan(recorded), result: recorded.result };
+  #add(signature: Signature, tensors: readonly Tensor[], recorded: Recorded): Variant {
+    const variant = { signature, replay: plan(recorded, tensors), result: recorded.result };
     this.#variants.unshift(variant);
     if (this.#variants.length > this.#limit) {
       this.#variants.pop();
@@ -163,16 +169,17 @@ export class Compiled {
 }
 
 function accepts(signature: Signature, args: readonly unknown[], tensors: Tensor[]): boolean {
-  const { spec, types, gradMode, device } = signature;
+  const { spec, types, distinct, gradMode, device } = signature;
   if (gradMode !== isGradEnabled() || device !== defaultDevice().name) return false;
   if (!matches(spec, args, tensors)) return false;
+  if (types.length > 1 && new Set(tensors).size !== distinct) return false;
   for (let i = 0; i < types.length; i++) {
     const type = types[i];
     const t = tensors[i];
     const n = cells.peek(t);
     if (n.shape !== type.shape && !sameShape(n.shape, type.shape)) return false;
     if (n.dtype !== type.dtype || (n.device ?? device) !== type.device) return false;
-    if (t.requiresGrad !== type.requiresGrad) return false;
+    if (t.requiresGrad !== type.requiresGrad || t !== tensors[type.first]) return false;
   }
   return true;
 }
@@ -186,8 +193,8 @@ function deviceOf(roots: readonly Node[], slots: readonly (Node | Handle)[]): De
   return name ? deviceNamed(name) : defaultDevice();
 }
 
-function plan(recorded: Recorded): Replay {
-  const { trace, roots, targets, leaves, results, cleared, cellGuards } = recorded;
+function plan(recorded: Recorded, tensors: readonly Tensor[]): Replay {
+  const { trace, roots, targets, leaves, results, cleared, cellGuards, captured } = recorded;
   const graph = canonical(recorded);
   const device = deviceOf(roots, graph.slots);
   const executable = device.plan(graph);
@@ -217,6 +224,8 @@ function plan(recorded: Recorded): Replay {
     results,
     guards: trace.guards,
     cellGuards,
+    captured,
+    own: tensors.map((t) => (captured.has(t) ? t : null)),
     cleared,
     randoms: trace.randoms.map(({ draw }) => draw),
     positions,

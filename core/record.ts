@@ -27,6 +27,8 @@ export interface Recorded {
   /** Leaves that stand for cells. */
   readonly leaves: ReadonlyMap<Node, Part>;
   readonly cellGuards: readonly CellGuard[];
+  /** Cells that the function met otherwise than through its arguments. */
+  readonly captured: ReadonlySet<Tensor>;
 }
 
 export interface Target extends Part {
@@ -38,12 +40,30 @@ export interface Target extends Part {
 
 export const NO_CELL: Part = { cell: null, index: -1, grad: false };
 
-/** Runs the function on stand-ins and notes what became of every cell. */
+/**
+ * Runs the function on stand-ins, one for each cell among the arguments, and notes what became of every cell. A cell
+ * that is passed and also captured must be one cell inside too: then the function runs again and gets that cell itself.
+ */
 export function record(
   fn: (...args: unknown[]) => unknown,
   name: string,
   tensors: readonly Tensor[],
   spec: TreeSpec,
+): Recorded {
+  const recorded = recordWith(fn, name, tensors, spec, new Set());
+  const own = new Set(tensors.filter((t) => recorded.captured.has(t)));
+  if (own.size === 0) return recorded;
+  undoDraws(recorded.trace);
+  return recordWith(fn, name, tensors, spec, own);
+}
+
+/** `own`: arguments that stand for themselves. */
+function recordWith(
+  fn: (...args: unknown[]) => unknown,
+  name: string,
+  tensors: readonly Tensor[],
+  spec: TreeSpec,
+  own: ReadonlySet<Tensor>,
 ): Recorded {
   const trace = new Trace(name);
   const roots: Node[] = [];
@@ -51,14 +71,18 @@ export function record(
   const cleared: CellRef[] = [];
   let result: TreeSpec = { k: "static", value: undefined };
   let results = 0;
-  // The first states are the stand-ins of the arguments.
+  // The first states are those of the stand-ins.
+  const standing = [...new Set(tensors)].filter((t) => !own.has(t));
   const cellRef = (i: number): CellRef =>
-    i < tensors.length ? { cell: null, index: i } : { cell: trace.states[i].cell, index: -1 };
+    i < standing.length
+      ? { cell: null, index: tensors.indexOf(standing[i]) }
+      : { cell: trace.states[i].cell, index: -1 };
   runTrace(trace, () => {
     try {
-      for (const t of tensors) trace.states.push(cells.standIn(t));
-      const stands = trace.states.map((s) => s.cell);
-      const value = fn(...(unflatten(spec, stands) as unknown[]));
+      for (const t of standing) trace.states.push(cells.standIn(t));
+      const stands = new Map(standing.map((t, i) => [t, trace.states[i].cell]));
+      const inner = tensors.map((t) => stands.get(t) ?? t);
+      const value = fn(...(unflatten(spec, inner) as unknown[]));
       if (value instanceof Promise) {
         value.catch(() => {});
         throw new TransformError(
@@ -77,7 +101,8 @@ export function record(
         if (!state.gradSeen) continue;
         const of = cellRef(i);
         const grad = cells.peekGrad(state.cell);
-        const leaf = state.gradLeaf;
+        // Only the cell that the step began with is written again; one that replaced it is new at each call.
+        const leaf = state.gradLeaf?.owner === grad ? state.gradLeaf : null;
         if (!grad) cleared.push(of);
         else if (grad.node !== leaf) {
           roots.push(leaf ? node("assign", [leaf, grad.node]) : grad.node);
@@ -104,7 +129,8 @@ export function record(
     roots.push(is(valueAfter!, "assign") ? valueAfter : node("assign", [valueLeaf, valueAfter!]));
     targets.push({ ...of, grad: false, result: -1, leaf: valueLeaf });
   }
-  return { trace, roots, targets, result, results, cleared, leaves, cellGuards };
+  const captured = new Set(trace.states.slice(standing.length).map((s) => s.cell));
+  return { trace, roots, targets, result, results, cleared, leaves, cellGuards, captured };
 }
 
 export const canonical = ({ roots, leaves }: Recorded): Canonical<Node | Handle> =>

@@ -59,6 +59,10 @@ export interface ReplayParts {
   readonly results: number;
   readonly guards: readonly (() => boolean)[];
   readonly cellGuards: readonly CellGuard[];
+  /** Cells that the function met otherwise than through its arguments. */
+  readonly captured: ReadonlySet<Tensor>;
+  /** For each argument the captured cell that it must be, or null: then it must be none of them. */
+  readonly own: readonly (Tensor | null)[];
   /** Cells whose gradient the function forgot. */
   readonly cleared: readonly CellRef[];
   /** How each traced random leaf draws its counter, in the order of creation. */
@@ -83,7 +87,9 @@ export class Replay {
 
   /** Whether the plan holds now. */
   accepts(args: readonly Tensor[]): boolean {
-    const { cellGuards, guards } = this.parts;
+    const { cellGuards, guards, captured, own } = this.parts;
+    for (let i = 0; i < own.length; i++)
+      if (own[i] ? args[i] !== own[i] : captured.has(args[i])) return false;
     for (let i = 0; i < cellGuards.length; i++) {
       const guard = cellGuards[i];
       const cell = guard.cell ?? args[guard.index];
@@ -149,9 +155,11 @@ export class Replay {
 
   /** Where a cell's next version goes: into its own storage wherever that is safe, and then nothing is bound anew. */
   #state(ref: OutputRef, args: readonly Tensor[], io: Io): Handle {
-    const target = tensorOf(ref, args);
-    const old = target && handleOf(cells.peek(target));
-    if (old && cells.isExclusive(target) && !old.disposed) {
+    const current = tensorOf(ref, args);
+    const old = current && handleOf(cells.peek(current));
+    // A gradient made anew, not added to: whoever was given the one before keeps it.
+    const target = ref.grad && ref.input < 0 && current && cells.isHeld(current) ? null : current;
+    if (old && target && cells.isExclusive(target) && !old.disposed) {
       if (ref.input >= 0) {
         if (old.stamp === io.stamp) {
           io.donate[ref.input] = true;

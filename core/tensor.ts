@@ -35,6 +35,8 @@ export class Tensor implements Owner {
   #exclusive: boolean;
   #requiresGrad = false;
   #grad: Tensor | null = null;
+  /** Of a gradient: `.grad` has returned it to the program. */
+  #held = false;
   #name: string | undefined;
 
   static {
@@ -50,6 +52,7 @@ export class Tensor implements Owner {
         t.#grad = grad;
       },
       isExclusive: (t) => t.#exclusive,
+      isHeld: (grad) => grad.#held,
       standIn: (t) => {
         const { dtype, shape, device } = t.#node;
         const leaf = placeholder(dtype, shape, device, t.#name ?? "");
@@ -141,6 +144,7 @@ export class Tensor implements Owner {
   get grad(): Tensor | null {
     const trace = activeTrace();
     if (trace && (this.#trace !== trace || this.#argument)) this.#enterGrad(trace, true);
+    if (!trace && this.#grad) this.#grad.#held = true;
     return this.#grad;
   }
 
@@ -167,6 +171,10 @@ export class Tensor implements Owner {
           `a leaf that requires grad in an in-place operation: ${this.#text()}`,
           "wrap the update in noGrad(() => …)",
         ),
+      );
+    if (!(value instanceof Tensor))
+      throw new ArgumentError(
+        describe("assign", "a Tensor", String(value), "make one with tensor(data)"),
       );
     const trace = activeTrace();
     const old = this.#trace === trace ? this.#node : this.#fromOutside(trace);

@@ -3,5 +3,5 @@ export { AveragePoolConnector, type ConnectorConfig } from "./connectors/average
 export { type LanguageConfig, LanguageModel } from "./language/decoder.ts";
 export { specials, WordTokenizer } from "./language/tokenizer.ts";
 export { type CaptionOptions, captioner } from "./mm1/generate.ts";
-export { Mm1, type Mm1Config } from "./mm1/mm1.ts";
+export { Mm1, type Mm1Config, NO_TARGET } from "./mm1/mm1.ts";
 export { PatchEmbedding, type VisionConfig, VisionTransformer } from "./vision/vit.ts";

@@ -226,6 +226,12 @@ export const meanings = {
       own.map((s, i) => s * step[i]),
     );
   },
+  window: (n, [x]) => {
+    const { axis, stride, dilation } = n.attrs;
+    const own = stridesOf(n.src[0].shape);
+    const along = own.map((s, i) => (i === axis ? s * stride : s));
+    return strided(x, 0, n.shape, [...along, own[axis] * dilation]);
+  },
   flip: (n, [x]) => {
     const own = stridesOf(n.shape);
     const { axes } = n.attrs;

@@ -84,6 +84,10 @@ export const pad = (x: Node, lo: readonly number[], hi: readonly number[], value
     ? x
     : node("pad", [x], { lo, hi, value });
 
+/** Windows of `size` along `axis`, as a new last axis. */
+export const window = (x: Node, axis: number, size: number, stride = 1, dilation = 1): Node =>
+  node("window", [x], { axis, size, stride, dilation });
+
 /** `size` elements from `start` on each axis, every `step`-th. */
 export const slice = (
   x: Node,

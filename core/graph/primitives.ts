@@ -110,6 +110,16 @@ export interface AttrsOf {
     readonly step: readonly number[];
   };
   flip: Axes;
+  /**
+   * Sliding windows along one axis, as a new last axis of `size`: out[…, o, …, k] = x[…, o·stride + k·dilation, …].
+   * Only addressed, never copied: a convolution is a product that reads windows.
+   */
+  window: {
+    readonly axis: number;
+    readonly size: number;
+    readonly stride: number;
+    readonly dilation: number;
+  };
   concat: { readonly axis: number };
   // reductions; the reduced axes disappear
   sum: Axes;
@@ -373,6 +383,24 @@ export const rules: { readonly [P in Primitive]: Rule<P> } = {
     infer: ([x], { axes }, op) => {
       checkAxes(op, axes, x);
       return { dtype: x.dtype, shape: x.shape };
+    },
+  },
+  window: {
+    arity: 1,
+    kind: "movement",
+    infer: ([x], { axis, size, stride, dilation }, op) => {
+      const span = dilation * (size - 1) + 1;
+      if (!(axis in x.shape && size >= 1 && stride >= 1 && dilation >= 1 && span <= x.shape[axis]))
+        throw new ArgumentError(
+          describe(
+            op,
+            `windows of ${size} (dilation ${dilation}, stride ${stride}) that fit axis ${axis}`,
+            types([x]),
+          ),
+        );
+      const count = Math.floor((x.shape[axis] - span) / stride) + 1;
+      const shape = x.shape.map((d, i) => (i === axis ? count : d));
+      return { dtype: x.dtype, shape: [...shape, size] };
     },
   },
   concat: {

@@ -36,16 +36,17 @@ const oldest = (nodes: Iterable<Node>): number => {
 
 /**
  * The nodes below `roots` that reach one of `leaves`, leaves included. Does not look below a leaf,
- * and follows only nodes that `through` accepts.
+ * unless `below`, and follows only nodes that `through` accepts.
  */
 export function dependents(
   roots: readonly Node[],
   leaves: ReadonlySet<Node>,
   through: (n: Node) => boolean = () => true,
+  below = false,
 ): Set<Node> {
   const floor = oldest(leaves);
   const found = new Set<Node>();
-  for (const n of topological(roots, (m) => m.id <= floor || leaves.has(m)))
+  for (const n of topological(roots, (m) => m.id <= floor || (!below && leaves.has(m))))
     if (leaves.has(n) || (n.src.some((s) => found.has(s)) && through(n))) found.add(n);
   return found;
 }

@@ -36,8 +36,8 @@ export function lowerNest(group: Group, inMemory: (n: Node) => boolean): Lowered
   const outer = kept.filter((loop) => loop !== lanes);
   const range = outer.shift() ?? null;
   const body = (): void => {
-    // Sums down columns take a cache line or two of each row at a time.
-    const unroll = reduced.length > 0 ? 8 : 0;
+    // Sums down columns take a cache line or two of each row at a time; what is more than a sum needs the registers.
+    const unroll = reduced.length > 0 && group.members.size <= 4 ? 8 : 0;
     if (lanes && !lanes.reduced)
       nestIn(ev, "vector", lanes, () => emitRow(group, ev, nest, at), unroll);
     else emitRow(group, ev, nest, at);

@@ -43,14 +43,24 @@ export const along = (vector: Node, axis: number, rank: number): Node =>
     Array.from({ length: rank }, (_, i) => (i === axis ? vector.shape[0] : 1)),
   );
 
+/** Refuses numbers that are given one by one, as PyTorch takes them too. */
+export function checkArray(op: string, list: readonly number[]): void {
+  if (!Array.isArray(list))
+    throw new ArgumentError(
+      describe(op, "an array of integers", String(list), `write ${op}([2, 3]), not ${op}(2, 3)`),
+    );
+}
+
 /** Checks sizes given by the user: non-negative integers. */
 export function checkShape(op: string, shape: readonly number[]): readonly number[] {
-  if (!Array.isArray(shape) || shape.some((d) => !Number.isInteger(d) || d < 0))
+  const list = Array.isArray(shape);
+  if (!list || shape.some((d) => !Number.isInteger(d) || d < 0))
     throw new ArgumentError(
       describe(
         op,
         "a shape of non-negative integers",
-        Array.isArray(shape) ? formatShape(shape) : String(shape),
+        list ? formatShape(shape) : String(shape),
+        list ? undefined : "a shape is an array",
       ),
     );
   return [...shape];

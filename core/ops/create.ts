@@ -11,7 +11,7 @@ import { bufferLeaf, constant } from "../graph/primitives.ts";
 import { formatShape, numel, type Shape } from "../shape.ts";
 import { fromNode, Tensor } from "../tensor.ts";
 import { checkShape } from "./axes.ts";
-import { literal, nodeOf } from "./promotion.ts";
+import { checkDType, literal, nodeOf } from "./promotion.ts";
 
 /** How a new tensor is stored. */
 export interface TensorOptions {
@@ -46,6 +46,7 @@ export function tensor(
     throw new ArgumentError(describe("tensor", "data", "a Tensor", "use detach() for a copy"));
   const { values, shape, dtype: natural } = ArrayBuffer.isView(data) ? flat(data) : nested(data);
   const dtype = options.dtype ?? natural;
+  checkDType("tensor", dtype);
   const wanted = options.shape ? checkShape("tensor", options.shape) : shape;
   if (numel(wanted) !== values.length)
     throw new ShapeError(
@@ -103,6 +104,7 @@ export function arange(...args: (number | TensorOptions | undefined)[]): Tensor 
       describe("arange", "finite bounds and a step towards the end", `${start}, ${end}, ${step}`),
     );
   const dtype = options.dtype ?? (numbers.every(Number.isInteger) ? "i32" : "f32");
+  checkDType("arange", dtype);
   const counter = g.cast(g.iota(length), dtype);
   const scaled = step === 1 ? counter : g.mul(counter, literal("arange", step, dtype));
   const n = start === 0 ? scaled : g.add(scaled, literal("arange", start, dtype));

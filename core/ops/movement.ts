@@ -8,7 +8,7 @@ import * as g from "../graph/build.ts";
 import type { Node } from "../graph/node.ts";
 import { formatShape, numel, type Shape } from "../shape.ts";
 import { fromNode, type Tensor } from "../tensor.ts";
-import { axesOf, axisOf, checkShape, type Dim } from "./axes.ts";
+import { axesOf, axisOf, checkArray, checkShape, type Dim } from "./axes.ts";
 import { part } from "./compose.ts";
 import { describeNode, nodeOf } from "./promotion.ts";
 
@@ -45,6 +45,7 @@ export function unflatten(x: Tensor, dim: number, sizes: Shape): Tensor {
 /** Axes in another order: axis i of the result is axis `dims[i]` of x. */
 export function permute(x: Tensor, dims: readonly number[]): Tensor {
   const n = nodeOf("permute", x);
+  checkArray("permute", dims);
   return fromNode(
     g.permute(
       n,
@@ -110,6 +111,7 @@ export function unsqueeze(x: Tensor, dim: number): Tensor {
 /** Axes of size 1 repeated to `shape`, new axes in front; -1 keeps a size. */
 export function expand(x: Tensor, shape: Shape): Tensor {
   const n = nodeOf("expand", x);
+  checkArray("expand", shape);
   const added = shape.length - n.shape.length;
   const sizes = shape.map((d, i) => (d === -1 && i >= added ? n.shape[i - added] : d));
   return fromNode(g.expand(n, checkShape("expand", sizes)));
@@ -130,6 +132,7 @@ export function expandAs(x: Tensor, other: Tensor): Tensor {
  */
 export function repeat(x: Tensor, repeats: readonly number[]): Tensor {
   const n = nodeOf("repeat", x);
+  checkArray("repeat", repeats);
   const added = repeats.length - n.shape.length;
   if (added < 0)
     throw new ArgumentError(
@@ -140,6 +143,7 @@ export function repeat(x: Tensor, repeats: readonly number[]): Tensor {
 
 /** As `repeat`, but with too few counts the first axes are taken once. */
 export function tile(x: Tensor, repeats: readonly number[]): Tensor {
+  checkArray("tile", repeats);
   const missing = Math.max(nodeOf("tile", x).shape.length - repeats.length, 0);
   return repeat(x, [...Array(missing).fill(1), ...repeats]);
 }
@@ -235,6 +239,7 @@ function repeated(n: Node, repeats: Shape, added: number): Node {
 
 /** `shape` with its -1 replaced by what the number of elements leaves for it. */
 function inferred(op: string, from: Shape, shape: Shape): readonly number[] {
+  checkArray(op, shape);
   const total = numel(from);
   const unknown = shape.indexOf(-1);
   const known = numel(shape.filter((_, i) => i !== unknown));

@@ -30,9 +30,16 @@ export function nodeOf(op: string, x: unknown): Node {
   );
 }
 
+/** Refuses other names, such as PyTorch's "float32". */
+export function checkDType(op: string, dtype: DType): void {
+  if (!Object.hasOwn(dtypes, dtype))
+    throw new DTypeError(describe(op, `a dtype of ${Object.keys(dtypes).join(", ")}`, `'${dtype}'`));
+}
+
 /** A number or boolean as a literal of `dtype`; refuses what the dtype cannot hold. */
 export function literal(op: string, value: number | boolean, dtype: DType): Node {
   const x = Number(value);
+  checkDType(op, dtype);
   if (isInt(dtype)) {
     if (!Number.isInteger(x))
       throw new DTypeError(

@@ -18,7 +18,7 @@ import {
   simplifyCond,
 } from "./symbolic.ts";
 
-const movements = new Set(["reshape", "permute", "expand", "pad", "slice", "flip"]);
+const movements = new Set(["reshape", "permute", "expand", "pad", "slice", "flip", "window"]);
 /** Movement with one source: never computed, only addressed. */
 export const isMovement = (n: Node): boolean => movements.has(n.op);
 
@@ -56,6 +56,12 @@ export function backward(n: Node, index: readonly Index[]): Access {
     case "slice": {
       const { start, step } = (n as Node<"slice">).attrs;
       return { index: index.map((x, i) => iadd(imul(x, step[i]), num(start[i]))), mask: [] };
+    }
+    case "window": {
+      const { axis, stride, dilation } = (n as Node<"window">).attrs;
+      const offset = imul(index[source.length], dilation);
+      const at = (x: Index, i: number) => (i === axis ? iadd(imul(x, stride), offset) : x);
+      return { index: index.slice(0, source.length).map(at), mask: [] };
     }
     case "pad": {
       const { lo } = (n as Node<"pad">).attrs;

@@ -196,11 +196,13 @@ function mergeMeeting(
     if (other.members.size + into.members.size > maxMembers) continue;
     if (dependsOn(into, other) && !onlyThrough(into, other)) continue;
     if (dependsOn(other, into)) continue;
-    // Read the other space in this one's variables: where n is, if it has n's shape, else in row-major order. Members
+    // Read the other space in this one's variables: a map's where n is, if it has n's shape, else (and a row's always:
+    // its axes must stay what they are) in row-major order. Members
     // that this group uses must then sit at the same element.
-    const at = sameShape(other.space, n.shape)
-      ? into.members.get(n)!
-      : delinearize(linearize(spaceVars(into.space), into.space), other.space);
+    const at =
+      other.kind === "map" && sameShape(other.space, n.shape)
+        ? into.members.get(n)!
+        : delinearize(linearize(spaceVars(into.space), into.space), other.space);
     const env = new Map(other.space.map((_, i) => [`s${i}`, at[i]]));
     const moved = new Map<Node, readonly Index[]>();
     for (const [m, map] of other.members)

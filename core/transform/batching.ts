@@ -139,6 +139,7 @@ export const batchRules = {
     size: [count, ...size],
     step: [1, ...step],
   })),
+  window: shift(({ attrs }) => ({ ...attrs, axis: attrs.axis + 1 })),
   flip: shiftAxes,
   concat: shift(({ attrs: { axis } }) => ({ axis: axis + 1 })),
 

@@ -16,6 +16,7 @@ import * as b from "../graph/build.ts";
 import { is, type Node } from "../graph/node.ts";
 import { type AttrsOf, node, type Primitive } from "../graph/primitives.ts";
 import { broadcast, type Shape } from "../shape.ts";
+import { unwindow } from "./window.ts";
 
 export interface Derivative<P extends Primitive = Primitive> {
   /**
@@ -234,6 +235,7 @@ export const derivatives = {
     jvp: ([t], { attrs: { lo, hi } }) => b.pad(t!, lo, hi), // the padding value is a constant
   },
   slice: linear((g, { src: [x], attrs }) => unslice(g, attrs, x.shape)),
+  window: linear((g, { src: [x], attrs }) => unwindow(g, attrs, x.shape)),
   flip: linear((g, { attrs: { axes } }) => b.flip(g, axes)),
   concat: linear((g, { src, attrs: { axis } }, i) => {
     const start = g.shape.map(() => 0);

@@ -13,15 +13,19 @@ import { regionVjp } from "./region.ts";
 
 /**
  * Σ over outputs of cotangent · ∂output/∂input, for each of `wrt`; null where nothing depends on
- * it. Stops at `wrt`: an input below another one counts as constant on the way through that one.
+ * it. Stops at `wrt`: an input below another one counts as constant on the way through that one,
+ * unless `below`, which asks for total derivatives.
  */
 export function gradients(
   outputs: readonly Node[],
   cotangents: readonly (Node | null)[],
   wrt: readonly Node[],
+  below = false,
 ): (Node | null)[] {
   const inputs = new Set(wrt);
-  const active = dependents(outputs, inputs, differentiable);
+  const active = dependents(outputs, inputs, differentiable, below);
+  const ends = (n: Node): boolean =>
+    inputs.has(n) && !(below && differentiable(n) && n.src.some((s) => active.has(s)));
   const total = new Map<Node, Node>();
   const ofRegion = new Map<Node, (Node | null)[]>();
   const accumulate = (n: Node, g: Node | null) => {
@@ -31,7 +35,7 @@ export function gradients(
   for (const [i, out] of outputs.entries()) accumulate(out, cotangents[i]);
 
   for (const n of [...active].reverse()) {
-    if (inputs.has(n)) continue;
+    if (ends(n)) continue;
     const g = total.get(n);
     if (is(n, "project")) {
       // A region's projections all come before it in this order: when it is met, its cotangents are

@@ -10,6 +10,9 @@ import { AveragePoolConnector } from "../connectors/average-pool.ts";
 import { type LanguageConfig, LanguageModel } from "../language/decoder.ts";
 import { type VisionConfig, VisionTransformer } from "../vision/vit.ts";
 
+/** Marks text positions without a target. */
+export const NO_TARGET = -100;
+
 export interface Mm1Config {
   readonly vision: VisionConfig;
   /** Image tokens per side of the pooled grid. */
@@ -56,14 +59,14 @@ export class Mm1 extends Module {
   }
 
   /**
-   * Mean next-token loss on text positions. `targets` [B, T] are the ids one position ahead; −100 marks positions
-   * without a target (padding).
+   * Mean next-token loss on text positions. `targets` [B, T] are the ids one position ahead, NO_TARGET where there is
+   * nothing to predict (padding).
    */
   loss(images: Tensor, ids: Tensor, targets: Tensor): Tensor {
     const logits = this.forward(images, ids);
     const [B, T, V] = logits.shape;
     return crossEntropy(logits.reshape([B * T, V]), targets.reshape([B * T]), {
-      ignoreIndex: -100,
+      ignoreIndex: NO_TARGET,
     });
   }
 }

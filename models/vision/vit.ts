@@ -26,6 +26,11 @@ export interface VisionConfig {
   readonly heads: number;
   /** Hidden width of the MLPs. */
   readonly hidden: number;
+  /**
+   * Spread of the initial positions. 0.02 is usual for long trainings; in one of a minute the position of a patch then
+   * stays invisible for most of it.
+   */
+  readonly positionStd?: number;
 }
 
 /** Images [B, C, S, S] → patch embeddings with learned positions [B, n², D]. */
@@ -37,7 +42,7 @@ export class PatchEmbedding extends Module {
 
   constructor(config: VisionConfig) {
     super();
-    const { imageSize, patchSize, channels, width } = config;
+    const { imageSize, patchSize, channels, width, positionStd = 0.02 } = config;
     if (imageSize % patchSize !== 0)
       throw new ArgumentError(
         describe(
@@ -48,7 +53,7 @@ export class PatchEmbedding extends Module {
       );
     this.config = config;
     this.projection = new Linear(channels * patchSize ** 2, width);
-    this.positions = init.normal([(imageSize / patchSize) ** 2, width], 0.02);
+    this.positions = init.normal([(imageSize / patchSize) ** 2, width], positionStd);
   }
 
   forward(images: Tensor): Tensor {

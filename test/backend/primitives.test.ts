@@ -275,6 +275,14 @@ const others: Partial<Record<Primitive, (c: Case) => void>> = {
     );
     compare(c.graph(node("slice", [x], { start, size, step })), 0);
   },
+  window: (c) => {
+    const [size, dilation] = [1 + c.int(3), 1 + c.int(2)];
+    const shape = c.shape(1 + c.int(3));
+    const axis = c.int(shape.length);
+    shape[axis] = dilation * (size - 1) + 1 + c.int(9);
+    const x = c.view(c.pick(numbers), shape);
+    compare(c.graph(node("window", [x], { axis, size, stride: 1 + c.int(3), dilation })), 0);
+  },
   flip: (c) => {
     const x = c.view(c.pick([...numbers, "bool"]), c.shape());
     compare(

@@ -49,6 +49,7 @@ describe("random graphs", () => {
 
   test("seeds that once found a bug", () => {
     const wasm = new WasmBackend();
+    compareOnRandomGraphs(wasm, 8654, 8655, 12, randomGradientGraph);
     for (const [seed, size] of regressions) compareOnRandomGraphs(wasm, seed, seed + 1, size);
   });
 });

@@ -25,15 +25,15 @@ describe("emoji pixels", () => {
     expect([...squareOnWhite(rgba, 4, 2)]).toEqual(Array(12).fill(204));
   });
 
-  test("planes: channels first, −1 … 1; augmentation keeps a white background white", () => {
+  test("planes: channels first, white is 0; augmentation keeps a white background white", () => {
     const pixels = new Uint8Array(8 * 8 * 3).fill(255);
     pixels.set([0, 127.5, 255], 0);
     const out = new Float32Array(3 * 64);
     toPlanes(pixels, 8, out);
-    expect([out[0], out[128], out[1]]).toEqual([-1, 1, 1]);
+    expect([out[0], out[128], out[1]]).toEqual([2, 0, 0]);
     const white = new Uint8Array(8 * 8 * 3).fill(255);
     toPlanes(white, 8, out, uniform(1));
-    expect(out.every((v) => v === 1)).toBe(true);
+    expect(out.every((v) => v === 0)).toBe(true);
   });
 });
 

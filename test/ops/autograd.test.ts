@@ -109,6 +109,16 @@ onEachDevice("backward", () => {
     const [sum] = h.gradients([w.sum(), y], w, { gradOutputs: [null, tensor([1, 10])] });
     expect(await list(sum)).toEqual([4, 31]);
   });
+
+  test("gradients with respect to a value and to what it was computed from", async () => {
+    const w = tensor([2], { requiresGrad: true });
+    const y = w.mul(3);
+    const [gy, gw] = h.gradients(y.square().add(w).sum(), [y, w]);
+    expect([await list(gy), await list(gw)]).toEqual([[12], [37]]);
+    const s = y.softmax(0).add(y);
+    const found = h.gradients(s.mul(2).sum(), [w, s, y]);
+    expect(await Promise.all(found.map(list))).toEqual([[6], [2], [2]]);
+  });
 });
 
 onEachDevice("grad, vjp, jvp", () => {

@@ -69,7 +69,11 @@ export function randomGraph(seed: number, size = 14): RandomGraph {
     return add(p, true);
   };
   const floats = (): Node[] => pool.filter((n) => isFloat(n.dtype));
-  const bounded = (x: Node): Node => g.max(g.min(x, constant(3, "f32")), constant(-3, "f32"));
+  // At bounds that nothing else hits: at a tie the gradient jumps, and rounding decides which way.
+  const bounded = (x: Node): Node => {
+    const limit = Math.fround(3 + next());
+    return g.max(g.min(x, constant(limit, "f32")), constant(-limit, "f32"));
+  };
   const ofType = (dtype: DType): Node => {
     const found = pool.filter((n) => n.dtype === dtype);
     return found.length > 0 ? pick(found) : input(dtype, shape());
@@ -124,6 +128,11 @@ export function randomGraph(seed: number, size = 14): RandomGraph {
         size: len,
         step,
       });
+    },
+    (x) => {
+      const axis = int(x.shape.length);
+      if (!(x.shape[axis] >= 3)) return x;
+      return g.window(x, axis, 1 + int(2), 1 + int(2), 1 + int(2));
     },
     (x) => node("flip", [x], { axes: x.shape.map((_, i) => i).filter(() => next() < 0.5) }),
   ];

@@ -145,6 +145,14 @@ export const cases: Partial<Record<Primitive, readonly Case[]>> = {
     one([1], (x) => b.expand(x, [0])),
   ],
   pad: [one([2, 3], (x) => b.pad(x, [1, 0], [0, 2], 7)), one([0], (x) => b.pad(x, [1], [1], 3))],
+  window: [
+    one([7], (x) => b.window(x, 0, 3)),
+    one([9, 2], (x) => b.window(x, 0, 3, 2)),
+    one([2, 8], (x) => b.window(x, 1, 2, 3, 3)),
+    one([2, 11], (x) => b.window(x, 1, 3, 2, 2)),
+    one([2, 5, 6], (x) => b.window(b.window(x, 1, 2), 2, 3, 2)),
+    one([6], (x) => b.window(x, 0, 2, 5)),
+  ],
   slice: [
     one([4, 5], (x) => b.slice(x, [1, 0], [2, 3])),
     one([5, 7], (x) => b.slice(x, [1, 0], [2, 3], [2, 3])),

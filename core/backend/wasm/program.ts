@@ -13,6 +13,7 @@ import type { Lowered } from "../../kernel/lower.ts";
 import { formatKernel } from "../../kernel/print.ts";
 import { lowerGroup } from "../../kernel/templates.ts";
 import { bytesOf, carryBytes, type Place, type Plan, type Step } from "../../schedule/schedule.ts";
+import { numel } from "../../shape.ts";
 import type { KernelReport } from "../backend.ts";
 
 /** What a program needs of its backend. */
@@ -87,7 +88,8 @@ export class Program {
     const producer = new Map<Node, Step>();
     for (const step of plan.steps) for (const n of step.group.stores.keys()) producer.set(n, step);
     const lowered = plan.steps.map((step) => {
-      if (step.k === "loop") return null;
+      // An empty tensor that a loop reads has a place, but there is nothing to write.
+      if (step.k === "loop" || numel(step.group.space) === 0) return null;
       const reads = new Set(step.reads);
       return lowerGroup(step.group, (n) => reads.has(n));
     });
