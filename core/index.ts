@@ -49,6 +49,16 @@ export { type AttentionOptions, scaledDotProductAttention } from "./ops/attentio
 export type { Dim } from "./ops/axes.ts";
 export * from "./ops/compare.ts";
 export * from "./ops/convert.ts";
+export {
+  type ConvOptions,
+  type ConvTransposeOptions,
+  conv1d,
+  conv2d,
+  conv3d,
+  convTranspose1d,
+  convTranspose2d,
+  convTranspose3d,
+} from "./ops/convolution.ts";
 export * from "./ops/create.ts";
 export * from "./ops/extrema.ts";
 export * from "./ops/indexing.ts";
@@ -57,6 +67,20 @@ export * from "./ops/loss.ts";
 export * from "./ops/matmul.ts";
 export * from "./ops/movement.ts";
 export * from "./ops/norms.ts";
+export {
+  type AvgPoolOptions,
+  adaptiveAvgPool1d,
+  adaptiveAvgPool2d,
+  adaptiveMaxPool1d,
+  adaptiveMaxPool2d,
+  avgPool1d,
+  avgPool2d,
+  avgPool3d,
+  type MaxPoolOptions,
+  maxPool1d,
+  maxPool2d,
+  maxPool3d,
+} from "./ops/pooling.ts";
 export type { Operand } from "./ops/promotion.ts";
 export * from "./ops/reduce.ts";
 export * from "./ops/slicing.ts";

@@ -147,7 +147,7 @@ export interface BufferInfo {
   readonly access: "read" | "write" | "readwrite";
 }
 
-export type KernelKind = "map" | "reduce" | "row" | "matmul" | "gather" | "scatter";
+export type KernelKind = "map" | "reduce" | "row" | "matmul" | "conv" | "gather" | "scatter";
 
 export interface Kernel {
   readonly name: string;

@@ -13,8 +13,11 @@ import { type Combine, type Stmt, variable } from "./ir.ts";
 import { type Loop, laneOf, mapIndices } from "./loops.ts";
 import { type Nest, nestIn, sourceIndex } from "./nest.ts";
 
-/** Sums longer than this are summed in blocks: the error then grows with the block, not with the whole. */
+/** Sums longer than this are summed in blocks (of so many elements over the lanes, of so many one by one). */
 const sumBlock = 4096;
+const serialBlock = 256;
+/** Sums of blocks are added up in groups of this many. */
+const sumFan = 64;
 /** Elements of scratch that a row may keep between phases. */
 const maxKept = 1 << 14;
 
@@ -142,7 +145,7 @@ function emitPhase(
   const inner = nest.reduced[nest.reduced.length - 1] ?? null;
   const blocked =
     inner !== null &&
-    inner.extent > sumBlock &&
+    inner.extent > (inner === nest.lanes ? sumBlock : serialBlock) &&
     reductions.some((n) => n.op === "sum" && isFloat(n.dtype));
   const blockNames = new Map<Node, string>();
   if (blocked) for (const n of reductions) if (n.op === "sum") blockNames.set(n, ev.fresh("b"));
@@ -196,7 +199,10 @@ function emitPhase(
   }
 }
 
-/** Replaces the loop just emitted by a loop over blocks, each with sums of its own that are then added up. */
+/**
+ * Replaces the loop just emitted by loops over blocks, each with sums of its own that are then added up, `sumFan` at a
+ * time: no sum has more than some hundred terms, so the error hardly grows with the length.
+ */
 function blockSums(
   ev: Evaluator,
   loop: Loop,
@@ -206,28 +212,44 @@ function blockSums(
   const stmts = ev.scopes[ev.depth].stmts;
   const emitted = stmts.pop() as Extract<Stmt, { k: "loop" }>;
   const name = laneOf(loop);
-  const blocks = Math.ceil(loop.extent / sumBlock);
-  const begin = imul(ivar(`${name}b`, blocks), sumBlock);
-  const env = new Map([[name, iadd(begin, ivar(name, sumBlock))]]);
+  const width = emitted.mode === "vector" ? sumBlock : serialBlock;
+  const blocks = Math.ceil(loop.extent / width);
+  const groups = Math.ceil(blocks / sumFan);
+  // Block g·sumFan + b covers elements from width times that.
+  const block = iadd(
+    imul(ivar(`${name}g`, groups), sumFan),
+    ivar(`${name}b`, Math.min(sumFan, blocks)),
+  );
+  const begin = imul(block, width);
+  const env = new Map([[name, iadd(begin, ivar(name, width))]]);
   const inner: Stmt = {
     ...emitted,
-    extent: imin(num(sumBlock), isub(num(loop.extent), begin)),
+    extent: imin(num(width), isub(num(loop.extent), begin)),
     body: mapIndices(emitted.body, env),
   };
   const sums = [...blockNames];
-  stmts.push({
+  const added = (body: Stmt, from: (n: Node) => string, to: (n: Node) => string): Stmt[] => [
+    ...sums.map(([n]): Stmt => ({ k: "acc", name: from(n), dtype: n.dtype, combine: "sum" })),
+    body,
+    ...sums.map(([n]): Stmt => ({ k: "update", name: to(n), value: variable(n.dtype, from(n)) })),
+  ];
+  const ofBlock = (n: Node): string => blockNames.get(n)!;
+  const ofGroup = (n: Node): string => `${blockNames.get(n)!}g`;
+  const ofAll = (n: Node): string => names.get(n)!;
+  const over = (extent: Index, suffix: string, body: readonly Stmt[]): Stmt => ({
     k: "loop",
     mode: "serial",
-    var: `${name}b`,
-    extent: num(blocks),
-    body: [
-      ...sums.map(([n, b]): Stmt => ({ k: "acc", name: b, dtype: n.dtype, combine: "sum" })),
-      inner,
-      ...sums.map(
-        ([n, b]): Stmt => ({ k: "update", name: names.get(n)!, value: variable(n.dtype, b) }),
-      ),
-    ],
+    var: `${name}${suffix}`,
+    extent,
+    body,
   });
+  if (groups === 1) {
+    stmts.push(over(num(blocks), "b", added(inner, ofBlock, ofAll)));
+    return;
+  }
+  const left = isub(num(blocks), imul(ivar(`${name}g`, groups), sumFan));
+  const group = over(imin(num(sumFan), left), "b", added(inner, ofBlock, ofGroup));
+  stmts.push(over(num(groups), "g", added(group, ofGroup, ofAll)));
 }
 
 /** Declares scratch for one row of `n` and makes later evaluations read it. */

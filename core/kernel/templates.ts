@@ -79,7 +79,16 @@ function lowerMatmul(group: Group, inMemory: (n: Node) => boolean): Lowered {
   });
   ev.accesses.splice(0, ev.accesses.length, ...accesses);
   const flops = 2 * batch * m * n * k + flopsPerElement * batch * m * n;
-  return finish(group, ev, "matmul", template.range, template.body, flops);
+  const kind = readsWindows(b) || readsWindows(a) ? "conv" : "matmul";
+  return finish(group, ev, kind, template.range, template.body, flops);
+}
+
+function readsWindows(n: Node): boolean {
+  while (isMovement(n)) {
+    if (n.op === "window") return true;
+    n = n.src[0];
+  }
+  return false;
 }
 
 /** Are neighbouring columns of the operand neighbours in memory? */

@@ -57,6 +57,8 @@ export function fuse(order: readonly Node[], outputs: ReadonlyMap<Node, string>)
       reduced,
       members,
       needs: new Set<Group>(),
+      neededBy: new Set<Group>(),
+      reach: -1,
       stores: new Map(),
     };
     groups.push(group);
@@ -68,7 +70,7 @@ export function fuse(order: readonly Node[], outputs: ReadonlyMap<Node, string>)
     for (const [i, s] of n.src.entries()) {
       const source = home.get(beneath(s));
       const tied = readsWhole(n, i) || !floating.has(beneath(s));
-      if (source && source !== group && tied) group.needs.add(source);
+      if (source && source !== group && tied) addNeed(group, source);
     }
   };
 
@@ -78,7 +80,7 @@ export function fuse(order: readonly Node[], outputs: ReadonlyMap<Node, string>)
       const found = joinable(n, home, floating);
       if (found) {
         join(n, found.group, found.map);
-        mergeMeeting(n, found.group, home, floating, groups);
+        mergeMeeting(n, found.group, home, floating);
       } else join(n, open("map", n.shape, []), spaceVars(n.shape));
     } else if (isReduce(n)) {
       const axes =
@@ -109,14 +111,28 @@ export function fuse(order: readonly Node[], outputs: ReadonlyMap<Node, string>)
   return { groups: groups.filter((group) => group.stores.size > 0), floating };
 }
 
+function addNeed(group: Group, need: Group): void {
+  group.needs.add(need);
+  need.neededBy.add(group);
+  // A larger reach spreads to whoever needs the group, and on; it rarely grows after the group was made.
+  const stack: [Group, number][] = [[group, Math.max(need.id, need.reach)]];
+  for (let top = stack.pop(); top; top = stack.pop()) {
+    const [at, reach] = top;
+    if (at.reach >= reach) continue;
+    at.reach = reach;
+    for (const user of at.neededBy) stack.push([user, reach]);
+  }
+}
+
 /** Is there a path of needs from `to` back to `from`? */
 function dependsOn(to: Group, from: Group): boolean {
+  if (to.reach < from.id) return false;
   const seen = new Set<Group>([to]);
   const stack = [to];
   for (let g = stack.pop(); g; g = stack.pop()) {
     for (const need of g.needs) {
       if (need === from) return true;
-      if (!seen.has(need)) {
+      if (need.reach >= from.id && !seen.has(need)) {
         seen.add(need);
         stack.push(need);
       }
@@ -188,7 +204,6 @@ function mergeMeeting(
   into: Group,
   home: Map<Node, Group>,
   floating: ReadonlySet<Node>,
-  groups: Group[],
 ): void {
   if (into.kind === "scatter" || into.kind === "loop") return;
   for (const other of sourceGroups(n, home, floating)) {
@@ -224,10 +239,16 @@ function mergeMeeting(
       into.members.set(m, map);
       home.set(m, into);
     }
-    for (const need of other.needs) into.needs.add(need);
+    for (const need of other.needs) {
+      need.neededBy.delete(other);
+      if (need !== into) addNeed(into, need);
+    }
     other.members.clear();
-    for (const group of groups)
-      if (group.needs.delete(other) && group !== into) group.needs.add(into);
+    for (const user of other.neededBy) {
+      user.needs.delete(other);
+      if (user !== into) addNeed(user, into);
+    }
+    other.neededBy.clear();
     other.needs.clear();
   }
 }

@@ -22,6 +22,10 @@ export interface Group {
   readonly members: Map<Node, readonly Index[]>;
   /** Groups that hold a direct source of a member. */
   readonly needs: Set<Group>;
+  /** The groups that need this one. */
+  readonly neededBy: Set<Group>;
+  /** No group with a larger id is needed, directly or not: so most questions of order need no search. */
+  reach: number;
   /** Members whose values are written to memory, with the reason. */
   readonly stores: Map<Node, string>;
 }

@@ -127,7 +127,7 @@ function rewrite(n: Node, src: readonly Node[], usedOnce: Set<Node>): Node {
       break;
     case "concat": {
       const parts = src.filter((s) => numel(s.shape) > 0);
-      return parts.length === 1 ? parts[0] : node("concat", parts, (n as Node<"concat">).attrs);
+      return concat(parts, (n as Node<"concat">).attrs.axis);
     }
     case "sum":
     case "prod":
@@ -188,6 +188,18 @@ function fold(n: Node, src: readonly Node[]): number | null {
       return roundTo("f32", a / b);
   }
   return null;
+}
+
+/** A kernel selects among the parts element by element, so many parts are joined in a tree. */
+const maxParts = 16;
+
+function concat(parts: readonly Node[], axis: number): Node {
+  if (parts.length === 1) return parts[0];
+  if (parts.length <= maxParts) return node("concat", parts, { axis });
+  const size = Math.ceil(parts.length / Math.ceil(parts.length / maxParts));
+  const joined: Node[] = [];
+  for (let i = 0; i < parts.length; i += size) joined.push(concat(parts.slice(i, i + size), axis));
+  return concat(joined, axis);
 }
 
 export function reshape(x: Node, shape: Shape): Node {
