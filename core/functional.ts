@@ -153,7 +153,8 @@ export type OwnGradient<A extends Args, R> = (
 
 /**
  * f with a gradient of its own: `backward(cotangent, inputs, outputs)` gives one gradient per
- * argument, or null. What f captures is constant. The gradient is itself differentiable.
+ * argument, or null. What f captures is constant. The gradient is itself differentiable. It is a rule for the reverse
+ * direction: `jvp` differentiates f as it stands.
  */
 export function customGradient<A extends Args, R>(
   f: (...args: A) => R,
@@ -271,12 +272,24 @@ function refuseLeaks(op: string, params: ReadonlyMap<Node, Node>): void {
   if (params.size === 0) return;
   const leaves = new Set(params.keys());
   const touched = [...pendingCells, ...(activeTrace()?.states.map((s) => s.cell) ?? [])];
+  const depends = (n: Node): boolean => dependents([n], leaves).has(n);
   for (const cell of touched) {
+    const grad = cells.peekGrad(cell);
+    if (grad && depends(cells.peek(grad))) {
+      cells.bindGrad(cell, null);
+      throw new TransformError(
+        describe(
+          op,
+          "a function that leaves no gradient of a single element outside",
+          `backward() into ${cell.name ?? text(cells.peek(cell))}`,
+          "use grad() inside, or backward() after the call",
+        ),
+      );
+    }
     const n = cells.peek(cell);
-    if (n.op !== "assign" || !dependents([n], leaves).has(n)) continue;
+    if (n.op !== "assign" || !depends(n)) continue;
     let before = n;
-    while (before.op === "assign" && dependents([before], leaves).has(before))
-      before = before.src[0];
+    while (before.op === "assign" && depends(before)) before = before.src[0];
     cells.bind(cell, before, false);
     throw new TransformError(
       describe(

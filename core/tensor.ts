@@ -220,7 +220,10 @@ export class Tensor implements Owner {
     return read(0);
   }
 
-  /** Frees the value now instead of when it is garbage. A result that is needed again is recomputed. */
+  /**
+   * Frees the value now instead of when it is garbage. Whatever was made of it must have been realised before: reading
+   * it later throws.
+   */
   dispose(): void {
     disposeCell(this);
   }

@@ -1,5 +1,6 @@
 /** @file Moving tensors between dtypes and devices. */
 import { type DType, dtypes } from "../dtype.ts";
+import { ArgumentError, describe } from "../errors.ts";
 import * as g from "../graph/build.ts";
 import type { DeviceName } from "../graph/node.ts";
 import { fromNode, type Tensor, toDevice } from "../tensor.ts";
@@ -14,5 +15,13 @@ export function to(x: Tensor, dtype: DType): Tensor;
 export function to(x: Tensor, device: DeviceName): Promise<Tensor>;
 export function to(x: Tensor, target: DType | DeviceName): Tensor | Promise<Tensor> {
   if (target in dtypes) return fromNode(g.cast(nodeOf("to", x), target as DType));
-  return toDevice(x, target as DeviceName);
+  if (target !== "wasm" && target !== "reference")
+    throw new ArgumentError(
+      describe(
+        "to",
+        `a dtype (${Object.keys(dtypes).join(", ")}) or a device (wasm, reference)`,
+        `"${String(target)}"`,
+      ),
+    );
+  return toDevice(x, target);
 }

@@ -53,6 +53,29 @@ describe.each(devices)("optimizers on %s", (device) => {
     expect(a.grad).toBeNull();
   });
 
+  test("a parameter that joins late starts its own count", async () => {
+    for (const compiled of [false, true]) {
+      const [a, b] = [parameter(tensor([1])), parameter(tensor([1]))];
+      const adam = new optim.Adam([a, b], { lr: 0.01 });
+      const part = () => {
+        adam.zeroGrad();
+        a.mul(2).sum().backward();
+        adam.step();
+      };
+      const run = compiled ? compile(part) : part;
+      for (let i = 0; i < 20; i++) await run();
+      adam.zeroGrad();
+      a.add(b).sum().backward();
+      adam.step();
+      // The first update is lr·g/|g|, whenever it comes.
+      expect(await b.item()).toBeCloseTo(0.99, 6);
+      expect([...(await adam.steps.data())]).toEqual([21, 1]);
+      adam.zeroGrad();
+      adam.step();
+      expect([...(await adam.steps.data())]).toEqual([21, 1]);
+    }
+  });
+
   test("clipping leaves a small gradient alone and scales a large one to the norm", async () => {
     const p = parameter(tensor([3, 4]));
     p.square().sum().mul(0.5).backward(); // gradient = p, norm 5

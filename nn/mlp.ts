@@ -1,0 +1,58 @@
+/** @file Two-layer perceptrons, the position-wise half of a transformer block; and Sequential. */
+import type { Tensor } from "../core/index.ts";
+import { Linear } from "./linear.ts";
+import { Module } from "./module.ts";
+
+/** down(gelu(up(x))): [..., D] → [..., D]. */
+export class MLP extends Module {
+  up: Linear;
+  down: Linear;
+
+  constructor(width: number, hidden: number) {
+    super();
+    this.up = new Linear(width, hidden);
+    this.down = new Linear(hidden, width);
+  }
+
+  forward(x: Tensor): Tensor {
+    return this.down.forward(this.up.forward(x).gelu());
+  }
+}
+
+/** down(silu(gate(x)) · up(x)), without biases: [..., D] → [..., D]. https://arxiv.org/abs/2002.05202 */
+export class SwiGLU extends Module {
+  gate: Linear;
+  up: Linear;
+  down: Linear;
+
+  constructor(width: number, hidden: number) {
+    super();
+    this.gate = new Linear(width, hidden, { bias: false });
+    this.up = new Linear(width, hidden, { bias: false });
+    this.down = new Linear(hidden, width, { bias: false });
+  }
+
+  forward(x: Tensor): Tensor {
+    return this.down.forward(this.gate.forward(x).silu().mul(this.up.forward(x)));
+  }
+}
+
+/** One module, or function, after the other. */
+export class Sequential extends Module {
+  readonly layers: readonly (Layer | ((x: Tensor) => Tensor))[];
+
+  constructor(...layers: (Layer | ((x: Tensor) => Tensor))[]) {
+    super();
+    this.layers = layers;
+  }
+
+  forward(x: Tensor): Tensor {
+    return this.layers.reduce(
+      (y, layer) => (typeof layer === "function" ? layer(y) : layer.forward(y)),
+      x,
+    );
+  }
+}
+
+/** A module from one tensor to one tensor. */
+export type Layer = Module & { forward(x: Tensor): Tensor };

@@ -1,0 +1,61 @@
+/**
+ * @file Adam (https://arxiv.org/abs/1412.6980) and AdamW (https://arxiv.org/abs/1711.05101), as in torch.optim.
+ */
+import { type Tensor, zeros } from "../../core/index.ts";
+import { biasCorrection, checkFraction, elementOf, Optimizer } from "./optimizer.ts";
+
+export interface AdamOptions {
+  readonly lr?: number;
+  readonly betas?: readonly [number, number];
+  readonly eps?: number;
+  readonly weightDecay?: number;
+}
+
+/** Weight decay is an L2 penalty on the loss: it passes through the moments. */
+export class Adam extends Optimizer {
+  readonly options: Required<AdamOptions>;
+  /** Running means of the gradient and of its square, per parameter. */
+  readonly mean: readonly Tensor[];
+  readonly square: readonly Tensor[];
+  /** AdamW: weights shrink by lr · weightDecay instead. */
+  protected readonly decoupled: boolean = false;
+
+  constructor(params: Iterable<Tensor>, options: AdamOptions = {}) {
+    const all = { lr: 1e-3, betas: [0.9, 0.999] as const, eps: 1e-8, weightDecay: 0, ...options };
+    super(params, all.lr);
+    this.options = all;
+    checkFraction(new.target.name, "betas[0]", all.betas[0]);
+    checkFraction(new.target.name, "betas[1]", all.betas[1]);
+    const like = (p: Tensor) => zeros(p.shape, { device: p.device });
+    this.mean = this.params.map(like);
+    this.square = this.params.map(like);
+  }
+
+  protected updater(count: Tensor) {
+    const { betas, eps, weightDecay } = this.options;
+    const [beta1, beta2] = betas;
+    const correction1 = biasCorrection(beta1, count);
+    const correction2 = biasCorrection(beta2, count);
+    const rate = this.lr.div(correction1);
+    const keep = this.lr.mul(-weightDecay).add(1); // 1 − lr · weightDecay
+    return (p: Tensor, grad: Tensor, i: number) => {
+      const g = weightDecay > 0 && !this.decoupled ? grad.add(p.mul(weightDecay)) : grad;
+      const m = this.mean[i].mul(beta1).add(g.mul(1 - beta1));
+      const v = this.square[i].mul(beta2).add(g.mul(g).mul(1 - beta2));
+      const kept = weightDecay > 0 && this.decoupled ? p.mul(keep) : p;
+      const denominator = v.div(elementOf(correction2, i)).sqrt().add(eps);
+      p.assign(kept.sub(m.mul(elementOf(rate, i)).div(denominator)));
+      this.mean[i].assign(m);
+      this.square[i].assign(v);
+    };
+  }
+}
+
+/** Adam with decoupled weight decay (default 0.01). */
+export class AdamW extends Adam {
+  protected override readonly decoupled = true;
+
+  constructor(params: Iterable<Tensor>, options: AdamOptions = {}) {
+    super(params, { weightDecay: 0.01, ...options });
+  }
+}
