@@ -34,6 +34,8 @@ export interface Leaves<Slot extends object> {
   hasHistory(slot: Slot, node: Node): boolean;
   /** Called for each node below the roots that a cell owns. */
   owned?(node: Node): void;
+  /** Nothing will be overwritten, so roots that are assignments are their values: the version before is no input. */
+  readonly pure?: boolean;
 }
 
 const literal = (x: number): string => (Object.is(x, -0) ? "-0" : String(x));
@@ -140,7 +142,7 @@ class Numbering<Slot extends object> {
 
   /** A root: as any other node, but an assignment is kept, with the storage of its first version as the target. */
   visitRoot(root: Node): number {
-    if (!is(root, "assign")) return this.visit(root);
+    if (!is(root, "assign") || this.#leaves.pure) return this.visit(root);
     let target: Node = root;
     while (is(target, "assign")) target = target.src[0];
     const code = this.visit(root);

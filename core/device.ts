@@ -140,6 +140,8 @@ export class Device {
       hasHistory: (handle, n) =>
         (n.op !== "buffer" && handle.history) || (n.owner?.requiresGrad ?? false),
       owned,
+      // A fresh value also heals a cell whose version before failed.
+      pure: true,
     });
   }
 

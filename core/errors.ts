@@ -3,9 +3,16 @@
  * got (all shapes and dtypes), and a hint where there is one; the class lets a program react.
  */
 
+/** Modules and transforms nest deeper than the engine's ten frames, and the user's line lies below them. */
+const STACK_FRAMES = 100;
+
 export class HinodeError extends Error {
   constructor(message: string, options?: ErrorOptions) {
+    const limit = Error.stackTraceLimit;
+    // Only V8 has the limit; a program that switched stacks off is obeyed.
+    if (limit > 0) Error.stackTraceLimit = Math.max(limit, STACK_FRAMES);
     super(message, options);
+    if (limit > 0) Error.stackTraceLimit = limit;
     this.name = new.target.name;
   }
 }

@@ -84,16 +84,25 @@ export function realizeOn(
   for (const cell of pending) pendingCells.delete(cell);
 }
 
-/** A pending value that cannot be computed must not spoil every later realisation: its cell goes back a version. */
+/**
+ * A pending value that cannot be computed must not spoil every later realisation: its cell goes back a version, and a
+ * gradient is forgotten.
+ */
 function dropBroken(device: Device, pending: readonly Tensor[]): void {
-  for (const cell of pending) {
+  const broken = (t: Tensor): boolean => {
     try {
-      device.canonical([cells.peek(cell)]);
+      device.canonical([cells.peek(t)]);
+      return false;
     } catch (error) {
-      if (!(error instanceof TransformError)) continue;
-      cells.bind(cell, firstVersion(cells.peek(cell)), false);
-      pendingCells.delete(cell);
+      return error instanceof TransformError;
     }
+  };
+  for (const cell of pending) {
+    const grad = cells.peekGrad(cell);
+    if (grad && broken(grad)) cells.bindGrad(cell, null);
+    if (!broken(cell)) continue;
+    cells.bind(cell, firstVersion(cells.peek(cell)), false);
+    pendingCells.delete(cell);
   }
 }
 

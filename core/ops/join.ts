@@ -5,6 +5,7 @@
 import { promote } from "../dtype.ts";
 import { ArgumentError, describe, ShapeError } from "../errors.ts";
 import * as g from "../graph/build.ts";
+import type { Node } from "../graph/node.ts";
 import { constant } from "../graph/primitives.ts";
 import { sameShape } from "../shape.ts";
 import { fromNode, type Tensor } from "../tensor.ts";
@@ -36,6 +37,11 @@ export function cat(tensors: readonly Tensor[], dim = 0): Tensor {
   const axis = axisOf("cat", dim, nodes[0].shape.length);
   if (nodes[0].shape.length === 0)
     throw new ShapeError(describe("cat", "at least one axis", describeNode(nodes[0]), "use stack"));
+  const other = (n: Node) => n.shape.filter((_, i) => i !== axis);
+  if (!nodes.every((n) => sameShape(other(n), other(nodes[0]))))
+    throw new ShapeError(
+      describe("cat", `equal shapes except on axis ${axis}`, nodes.map(describeNode).join(", ")),
+    );
   return fromNode(g.concat(nodes, axis));
 }
 

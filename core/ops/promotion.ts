@@ -33,7 +33,9 @@ export function nodeOf(op: string, x: unknown): Node {
 /** Refuses other names, such as PyTorch's "float32". */
 export function checkDType(op: string, dtype: DType): void {
   if (!Object.hasOwn(dtypes, dtype))
-    throw new DTypeError(describe(op, `a dtype of ${Object.keys(dtypes).join(", ")}`, `'${dtype}'`));
+    throw new DTypeError(
+      describe(op, `a dtype of ${Object.keys(dtypes).join(", ")}`, `'${dtype}'`),
+    );
 }
 
 /** A number or boolean as a literal of `dtype`; refuses what the dtype cannot hold. */

@@ -96,6 +96,16 @@ onEachDevice("creation", (device) => {
     expect(() => h.full([1], 0.5, { dtype: "i32" })).toThrow(DTypeError);
   });
 
+  test("an unknown dtype is refused by name", () => {
+    const dtype = "float32" as never;
+    for (const make of [
+      () => tensor([1], { dtype }),
+      () => h.zeros([1], { dtype }),
+      () => h.arange(3, { dtype }),
+    ])
+      expect(make).toThrow(/a dtype of f32, .*got 'float32'/);
+  });
+
   test("filled tensors cost no memory until they are needed", () => {
     expect(h.zeros([4]).node.op).toBe("expand");
     expect(h.arange(4).node.op).toBe("iota");

@@ -287,6 +287,9 @@ onEachDevice("scan", () => {
       { reverse: true },
     );
     expect([await n.item(), await y.tolist()]).toEqual([3, [10, 6, 0]]);
+    const step = (c: Tensor, x: Tensor) => [c.add(x), c] as [Tensor, Tensor];
+    const [carry, none] = h.scan(step, tensor(1), h.zeros([0]));
+    expect([await carry.item(), await none.tolist()]).toEqual([1, []]);
     const [p] = h.scan((s: Tensor, _: null) => [s.mul(2), null], tensor(1), null, { length: 10 });
     expect(await p.item()).toBe(1024);
   });
