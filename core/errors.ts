@@ -33,6 +33,8 @@ export class IndexOutOfRangeError extends HinodeError {}
 export class OutOfMemoryError extends HinodeError {}
 /** More than 64 steps were queued without awaiting one. */
 export class QueueFullError extends HinodeError {}
+/** A checkpoint that cannot be read, written, or loaded into what it is asked to fill: the file's fault, or the disk's. */
+export class CheckpointError extends HinodeError {}
 /** A kernel that breaks the rules of the kernel language: a fault of the framework or of a custom kernel. */
 export class KernelError extends HinodeError {}
 

@@ -44,9 +44,11 @@ export {
 } from "./functional.ts";
 export type { DeviceName } from "./graph/node.ts";
 export * from "./ops/activation.ts";
+export * from "./ops/activation-more.ts";
 export * from "./ops/arithmetic.ts";
 export { type AttentionOptions, scaledDotProductAttention } from "./ops/attention.ts";
 export type { Dim } from "./ops/axes.ts";
+export * from "./ops/batch-norms.ts";
 export * from "./ops/compare.ts";
 export * from "./ops/convert.ts";
 export {
@@ -59,14 +61,24 @@ export {
   convTranspose2d,
   convTranspose3d,
 } from "./ops/convolution.ts";
+export * from "./ops/counting.ts";
 export * from "./ops/create.ts";
+export * from "./ops/distances.ts";
+export { type AxisSizes, type EinopsReduction, einops } from "./ops/einops.ts";
+export { einsum } from "./ops/einsum.ts";
 export * from "./ops/extrema.ts";
+export * from "./ops/grids.ts";
 export * from "./ops/indexing.ts";
 export * from "./ops/join.ts";
+export * from "./ops/linear-algebra.ts";
 export * from "./ops/loss.ts";
 export * from "./ops/matmul.ts";
+export * from "./ops/metric-loss.ts";
 export * from "./ops/movement.ts";
+export * from "./ops/multi-dot.ts";
 export * from "./ops/norms.ts";
+export type { PadMode } from "./ops/padding.ts";
+export * from "./ops/pairs.ts";
 export {
   type AvgPoolOptions,
   adaptiveAvgPool1d,
@@ -83,8 +95,13 @@ export {
 } from "./ops/pooling.ts";
 export type { Operand } from "./ops/promotion.ts";
 export * from "./ops/reduce.ts";
+export * from "./ops/regression-loss.ts";
+export * from "./ops/scatter.ts";
 export * from "./ops/slicing.ts";
+export * from "./ops/special.ts";
+export * from "./ops/trig.ts";
 export * from "./ops/unary.ts";
+export * from "./ops/windows.ts";
 export * from "./random.ts";
 export type { Shape } from "./shape.ts";
 export {

@@ -17,7 +17,7 @@ const layers: readonly (readonly [name: string, files: RegExp])[] = [
   ["kernel", /^core\/kernel\//],
   ["backend", /^core\/backend\//],
   // Device, Tensor, operations, compile: methods need the Tensor class and the class shows its methods.
-  ["tensor", /^core\/(\w+|ops\/\w+)\.ts$/],
+  ["tensor", /^core\/([\w-]+|ops\/[\w-]+)\.ts$/],
   ["nn", /^nn\//],
   ["models", /^models\//],
 ];

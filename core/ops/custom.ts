@@ -63,3 +63,9 @@ export const signBit = (x: Node): Node => {
 
 /** x where `negative` is false and -x where it is true: |x| with a derivative at 0, and back. */
 export const negatedWhere = (negative: Node, x: Node): Node => g.where(negative, g.neg(x), x);
+
+/** a·log b with 0·log b = 0: where a is 0, b is taken for 1 unless its logarithm is finite. */
+export function xlogyNode(x: Node, y: Node): Node {
+  const outside = g.or(g.le(y, lit(y, 0)), g.eq(y, lit(y, Infinity)));
+  return g.mul(x, g.log(g.where(g.and(g.eq(x, lit(x, 0)), outside), lit(y, 1), y)));
+}

@@ -10,21 +10,31 @@ import { dropout } from "../random.ts";
 import { numel } from "../shape.ts";
 import { Tensor } from "../tensor.ts";
 import * as activation from "./activation.ts";
+import * as activationMore from "./activation-more.ts";
 import * as arithmetic from "./arithmetic.ts";
 import type { Dim } from "./axes.ts";
+import * as batchNorms from "./batch-norms.ts";
 import * as compare from "./compare.ts";
 import { to } from "./convert.ts";
+import * as counting from "./counting.ts";
+import * as distances from "./distances.ts";
 import { max, min, type ValuesAndIndices } from "./extrema.ts";
 import * as indexing from "./indexing.ts";
 import { where } from "./join.ts";
+import * as linearAlgebra from "./linear-algebra.ts";
 import * as matmul from "./matmul.ts";
 import * as movement from "./movement.ts";
 import * as norms from "./norms.ts";
+import * as pairs from "./pairs.ts";
 import type { Operand } from "./promotion.ts";
 import type { VarianceOptions } from "./reduce.ts";
 import * as reduce from "./reduce.ts";
+import * as scatter from "./scatter.ts";
 import * as slicing from "./slicing.ts";
+import * as special from "./special.ts";
+import * as trig from "./trig.ts";
 import * as unary from "./unary.ts";
+import * as windows from "./windows.ts";
 
 /** A function of a tensor as the tensor's method. */
 type Method<F> = F extends (x: never, ...rest: infer R) => infer O ? (...rest: R) => O : never;
@@ -37,15 +47,25 @@ type MethodsOf<M> = { [K in keyof M]: Method<M[K]> };
 declare module "../tensor.ts" {
   interface Tensor
     extends MethodsOf<typeof activation>,
+      MethodsOf<typeof activationMore>,
       MethodsOf<typeof arithmetic>,
+      MethodsOf<typeof batchNorms>,
       MethodsOf<typeof compare>,
+      MethodsOf<typeof counting>,
+      MethodsOf<typeof distances>,
       MethodsOf<typeof indexing>,
+      MethodsOf<typeof linearAlgebra>,
       MethodsOf<typeof matmul>,
       MethodsOf<typeof movement>,
       MethodsOf<typeof norms>,
+      MethodsOf<typeof pairs>,
       MethodsOf<typeof reduce>,
+      MethodsOf<typeof scatter>,
       MethodsOf<typeof slicing>,
+      MethodsOf<typeof special>,
+      MethodsOf<typeof trig>,
       MethodsOf<typeof unary>,
+      MethodsOf<typeof windows>,
       MethodsOf<Functions> {
     /** The maximum of all elements; equal ones share the gradient. */
     max(): Tensor;
@@ -92,15 +112,25 @@ interface Functions {
 
 const modules = [
   activation,
+  activationMore,
   arithmetic,
+  batchNorms,
   compare,
+  counting,
+  distances,
   indexing,
+  linearAlgebra,
   matmul,
   movement,
   norms,
+  pairs,
   reduce,
+  scatter,
   slicing,
+  special,
+  trig,
   unary,
+  windows,
 ];
 
 type AnyFunction = (x: Tensor, ...rest: unknown[]) => unknown;

@@ -10,6 +10,7 @@ import { formatShape, numel, type Shape } from "../shape.ts";
 import { fromNode, type Tensor } from "../tensor.ts";
 import { axesOf, axisOf, checkArray, checkShape, type Dim } from "./axes.ts";
 import { part } from "./compose.ts";
+import { type PadMode, padByMode } from "./padding.ts";
 import { describeNode, nodeOf } from "./promotion.ts";
 
 /** The same elements, row-major, in another shape; one size may be -1 and is inferred. */
@@ -186,10 +187,11 @@ export function roll(x: Tensor, shifts: Dim, dims?: Dim): Tensor {
 }
 
 /**
- * Constant padding as PyTorch's `F.pad`: pairs (before, after) from the last axis backwards;
- * negative amounts crop. `x.pad([1, 2])` pads the last axis.
+ * Padding as PyTorch's `F.pad`: pairs (before, after) from the last axis backwards; negative amounts
+ * crop. `x.pad([1, 2])` pads the last axis. `fill` is a number, or how the tensor goes on: "reflect"
+ * (mirrored at the edge element), "replicate" (the edge element again) or "circular".
  */
-export function pad(x: Tensor, amounts: readonly number[], value = 0): Tensor {
+export function pad(x: Tensor, amounts: readonly number[], fill: number | PadMode = 0): Tensor {
   const n = nodeOf("pad", x);
   const rank = n.shape.length;
   if (amounts.length % 2 !== 0 || amounts.length > 2 * rank || !amounts.every(Number.isInteger))
@@ -202,6 +204,7 @@ export function pad(x: Tensor, amounts: readonly number[], value = 0): Tensor {
     lo[rank - 1 - i / 2] = amounts[i];
     hi[rank - 1 - i / 2] = amounts[i + 1];
   }
+  if (typeof fill !== "number") return fromNode(padByMode(n, lo, hi, fill));
   const start = lo.map((v) => Math.max(-v, 0));
   const size = n.shape.map((d, i) => d - start[i] + Math.min(hi[i], 0));
   if (size.some((d) => d < 0))
@@ -218,7 +221,7 @@ export function pad(x: Tensor, amounts: readonly number[], value = 0): Tensor {
     start.map((s, i) => (size[i] === 0 ? 0 : s)),
     size,
   );
-  return fromNode(g.pad(cropped, lo.map(positive), hi.map(positive), value));
+  return fromNode(g.pad(cropped, lo.map(positive), hi.map(positive), fill));
 }
 
 // --- helpers, on nodes ---------------------------------------------------------------------------

@@ -8,6 +8,7 @@ import * as g from "../graph/build.ts";
 import type { Node } from "../graph/node.ts";
 import { formatShape } from "../shape.ts";
 import { fromNode, Tensor } from "../tensor.ts";
+import { indexSeveral } from "./advanced.ts";
 import { axisOf } from "./axes.ts";
 import { lowerMask, part } from "./compose.ts";
 import { indexSelectNode, wrapIndex } from "./lookup.ts";
@@ -37,8 +38,9 @@ export function slice(
 
 /**
  * Indexing as Python's `x[…]`: `x.index(0, "...", { start: 1, step: 2 }, null)`. An integer drops
- * its axis, a range keeps it, null adds one, "..." stands for all axes in between, and one integer
- * tensor of any shape picks positions of its axis (its shape takes the axis's place).
+ * its axis, a range keeps it, null adds one, "..." stands for all axes in between, and an integer tensor
+ * of any shape picks positions of its axis (its shape takes the axis's place). Several tensors broadcast
+ * and pick positions together; their shape comes first if other axes lie between theirs.
  */
 export function index(x: Tensor, ...indices: Index[]): Tensor {
   const n = nodeOf("index", x);
@@ -52,10 +54,6 @@ export function index(x: Tensor, ...indices: Index[]): Tensor {
         `${consumed} indices for ${describeNode(n)}`,
       ),
     );
-  if (indices.filter((i) => i instanceof Tensor).length > 1)
-    throw new ArgumentError(
-      describe("index", "at most one index tensor", "several", "use gather or indexSelect"),
-    );
   const rest = n.shape.length - consumed;
   const full: Index[] =
     dots < 0
@@ -64,6 +62,8 @@ export function index(x: Tensor, ...indices: Index[]): Tensor {
   // `axis` walks over the axes of the result as it grows.
   let result = n;
   let axis = 0;
+  const several = indices.filter((i) => i instanceof Tensor).length > 1;
+  const named: { axis: number; at: Node }[] = [];
   for (const i of full) {
     const { shape } = result;
     if (i === null) {
@@ -71,6 +71,9 @@ export function index(x: Tensor, ...indices: Index[]): Tensor {
       axis++;
     } else if (typeof i === "number") {
       result = picked("index", result, axis, i);
+    } else if (i instanceof Tensor && several) {
+      named.push({ axis, at: indexNode("index", i) });
+      axis++;
     } else if (i instanceof Tensor) {
       const positions = wrapIndex(indexNode("index", i), shape[axis]);
       result = indexSelectNode(result, axis, positions);
@@ -80,7 +83,8 @@ export function index(x: Tensor, ...indices: Index[]): Tensor {
       axis++;
     }
   }
-  return fromNode(result);
+  if (!several) return fromNode(result);
+  return fromNode(indexSeveral(result, named.map((i) => i.axis), named.map((i) => i.at))); // biome-ignore format: one line
 }
 
 /** `length` elements from `start` along `dim`. */

@@ -115,7 +115,10 @@ function atanPositive(a: Node): Node {
   const r = g.where(high, inverse, g.where(middle, ratio, bounded));
   const base = g.where(high, lit(a, halfPi), g.where(middle, lit(a, quarterPi), lit(a, 0)));
   const z = square(r);
-  const p = polynomial(z, [8.05374449538e-2, -1.38776856032e-1, 1.99777106478e-1, -3.33329491539e-1]);
+  const p = polynomial(
+    z,
+    [8.05374449538e-2, -1.38776856032e-1, 1.99777106478e-1, -3.33329491539e-1],
+  );
   return g.add(base, g.add(g.mul(g.mul(p, z), r), r));
 }
 
@@ -140,7 +143,10 @@ function atan2Node(y: Node, x: Node): Node {
 
 /** asin on 0 … ½. */
 function asinSmall(x: Node, z: Node): Node {
-  const p = polynomial(z, [4.2163199048e-2, 2.4181311049e-2, 4.5470025998e-2, 7.4953002686e-2, 1.6666752422e-1]);
+  const p = polynomial(
+    z,
+    [4.2163199048e-2, 2.4181311049e-2, 4.5470025998e-2, 7.4953002686e-2, 1.6666752422e-1],
+  );
   return g.add(g.mul(g.mul(p, z), x), x);
 }
 

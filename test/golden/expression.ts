@@ -184,7 +184,6 @@ function evaluateIndex(e: Expr, env: Env): Index[] {
 function index(x: Value, at: Index[]): Value {
   if (Array.isArray(x)) return x.at(at[0] as number);
   const tensors = at.filter((i) => i instanceof Tensor);
-  if (tensors.length > 1) throw new NotCovered("index by several tensors");
   if (tensors.some((i) => i.dtype === "bool")) throw new NotCovered("index by a mask");
   const ours = at.map((i) => {
     if (i === null || typeof i !== "object" || i instanceof Tensor) return i;

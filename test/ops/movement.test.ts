@@ -96,6 +96,8 @@ onEachDevice("movement", () => {
     expect(x.movedim(0, 2).shape).toEqual([3, 4, 2]);
     expect(x.movedim([0, 1], [-1, 0]).shape).toEqual([3, 4, 2]);
     expect(() => x.permute([0, 1])).toThrow(ArgumentError);
+    for (const name of ["reshape", "permute", "expand", "repeat", "tile"] as const)
+      expect(() => x[name](2 as never)).toThrow(/an array of integers, got 2/);
     expect(() => x.permute([0, 1, 1])).toThrow(ArgumentError);
   });
 
