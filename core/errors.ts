@@ -7,6 +7,9 @@
 const STACK_FRAMES = 100;
 
 export class HinodeError extends Error {
+  /** Set by a backend when a run failed before it overwrote anything. */
+  stateIntact = false;
+
   constructor(message: string, options?: ErrorOptions) {
     const limit = Error.stackTraceLimit;
     // Only V8 has the limit; a program that switched stacks off is obeyed.

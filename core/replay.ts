@@ -114,6 +114,7 @@ export class Replay {
       if (ref.result < 0) io.outputs[i] = this.#state(ref, args, io);
       else {
         io.outputs[i] = new Handle(device.name, ref.dtype, ref.shape);
+        io.tells = true;
         results[ref.result] = leafOf(io.outputs[i]);
       }
     }
@@ -191,6 +192,7 @@ class Io implements StepIo {
   readonly outputs: Handle[] = [];
   overwritten: Handle[] | undefined;
   previous: [Handle, Handle][] | undefined;
+  tells = false;
   /** Marks this run's inputs; negative on a handle that two of them share, which must keep its contents. */
   readonly stamp = ++stamps;
 

@@ -4,6 +4,7 @@
  * is shared.
  */
 import type { Executable } from "./backend/backend.ts";
+import { HinodeError } from "./errors.ts";
 import type { Storage } from "./graph/primitives.ts";
 import type { Job } from "./queue.ts";
 import type { Allocation, Handle, Pool } from "./storage.ts";
@@ -18,6 +19,8 @@ export interface StepIo {
   readonly outputs: readonly Handle[];
   /** Handles that are filled without being read: freed first, so that old and new never coexist. */
   readonly overwritten?: readonly Handle[];
+  /** A result tells of a failure, so state may stay what it was: one bad batch must not cost the parameters. */
+  readonly tells?: boolean;
   /** Fresh handle, and the one whose value it keeps when the run is cancelled: state survives an abort. */
   readonly previous?: readonly (readonly [Handle, Handle])[];
 }
@@ -82,13 +85,23 @@ export class Step implements Job {
   }
 
   fail(error: unknown): void {
+    if (this.#io.tells && error instanceof HinodeError && error.stateIntact) {
+      // What would have been overwritten without being read was freed before the run.
+      this.#restore(error, this.#io.inputs);
+      return;
+    }
     for (const handle of this.#io.outputs) handle.error = error;
     this.ended?.();
   }
 
   cancel(reason: unknown): void {
-    const { inputs, outputs, overwritten = [], previous = [] } = this.#io;
-    const kept = new Set<Handle>([...inputs, ...overwritten]);
+    this.#restore(reason, [...this.#io.inputs, ...(this.#io.overwritten ?? [])]);
+  }
+
+  /** Leaves state as it was before the run; what the run was to make becomes an error. */
+  #restore(reason: unknown, untouched: readonly Handle[]): void {
+    const { outputs, previous = [] } = this.#io;
+    const kept = new Set<Handle>(untouched);
     for (const [fresh, old] of previous) {
       kept.add(fresh);
       fresh.error = old.error;

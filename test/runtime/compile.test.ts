@@ -574,6 +574,22 @@ describe("donation", () => {
     expect(device.statistics().collections).toBe(0);
   });
 
+  test("a bad index in one batch is told, and costs no state", async () => {
+    const table = tensor([[1], [2], [3]]);
+    const w = tensor([1]);
+    const step = compile((ids: Tensor) => {
+      const picked = table.indexSelect(0, ids).sum();
+      w.assign(w.mul(2).add(picked.mul(0)));
+      return picked;
+    });
+    const batch = (...ids: number[]) => tensor(ids, { dtype: "i32" });
+    expect(await step(batch(0, 2)).item()).toBe(4);
+    await expect(step(batch(0, 7)).item()).rejects.toThrow(/7/);
+    expect(await w.item()).toBe(2);
+    expect(await step(batch(1)).item()).toBe(2);
+    expect(await w.item()).toBe(4);
+  });
+
   test("mixing default devices makes another plan", async () => {
     const device = use(devices.reference());
     const fn = compile(() => zeros([1]).add(2));

@@ -78,6 +78,8 @@ export class Program {
   /** Which slot's storage output i may take over. */
   readonly overwrites: readonly (number | null)[];
   localsBytes = 0;
+  /** The first action that may write over an input. */
+  private readonly firstOverwrite: number;
   private readonly host: Host;
   private readonly actions: Action[] = [];
   private scratchBase = -1;
@@ -111,6 +113,10 @@ export class Program {
       const old = plan.inputs[overwrites];
       return lowered[at]?.overwritable(old, node) ? overwrites : null;
     });
+    const overwrites = (a: Action): boolean =>
+      a.k === "call" && a.call.outputs.some((o) => this.overwrites[o.output] !== null);
+    const first = this.actions.findIndex(overwrites);
+    this.firstOverwrite = first < 0 ? this.actions.length : first;
   }
 
   private call(lowered: Lowered, compiled: Compiled, randoms: readonly Node<"random">[]): Call {
@@ -173,9 +179,15 @@ export class Program {
     const memory = host.words();
     const moved = scratch !== this.scratchBase;
     const locals = host.localsAddress();
-    for (const action of this.actions) {
+    for (const [index, action] of this.actions.entries()) {
       if (action.k === "loop") {
-        this.runLoop(action.loop, slots, outputs, scratch);
+        try {
+          this.runLoop(action.loop, slots, outputs, scratch);
+        } catch (error) {
+          if (error instanceof IndexOutOfRangeError && index >= this.firstOverwrite)
+            error.stateIntact = false;
+          throw error;
+        }
         continue;
       }
       const { call } = action;
@@ -193,19 +205,22 @@ export class Program {
           const begin = Math.floor((i * call.extent) / call.pieces);
           run(begin, Math.floor(((i + 1) * call.extent) / call.pieces), pointer);
         }
-      if (call.positions.length > 0 && memory[args / 4 + 2] !== 0) this.fail(call, memory);
+      if (call.positions.length > 0 && memory[args / 4 + 2] !== 0)
+        this.fail(call, memory, index < this.firstOverwrite);
     }
     this.scratchBase = scratch;
   }
 
-  private fail(call: Call, memory: Uint32Array): never {
+  private fail(call: Call, memory: Uint32Array, stateIntact: boolean): never {
     const at = call.args / 4 + 2;
     const size = call.positions[memory[at] - 1];
     const index = memory[at + 1] | 0;
     memory[at] = 0;
-    throw new IndexOutOfRangeError(
+    const error = new IndexOutOfRangeError(
       `gather: expected indices within 0 … ${size - 1}, got ${index} (kernel ${call.lowered.kernel.name})`,
     );
+    error.stateIntact = stateIntact;
+    throw error;
   }
 
   private runLoop(
