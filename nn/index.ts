@@ -1,5 +1,6 @@
 /** @file hinode/nn: modules, initialisers, losses and optimizers. */
 export { type AttentionOptions, MultiheadAttention, rotate } from "./attention.ts";
+export * from "./checkpoint/index.ts";
 export { Dropout } from "./dropout.ts";
 export * as init from "./init.ts";
 export { Embedding, Linear } from "./linear.ts";

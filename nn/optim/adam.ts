@@ -2,7 +2,14 @@
  * @file Adam (https://arxiv.org/abs/1412.6980) and AdamW (https://arxiv.org/abs/1711.05101), as in torch.optim.
  */
 import { type Tensor, zeros } from "../../core/index.ts";
-import { biasCorrection, checkFraction, elementOf, Optimizer } from "./optimizer.ts";
+import {
+  biasCorrection,
+  checkFraction,
+  elementOf,
+  type Group,
+  Optimizer,
+  type ParamGroup,
+} from "./optimizer.ts";
 
 export interface AdamOptions {
   readonly lr?: number;
@@ -11,33 +18,45 @@ export interface AdamOptions {
   readonly weightDecay?: number;
 }
 
+type Complete = Required<AdamOptions>;
+
 /** Weight decay is an L2 penalty on the loss: it passes through the moments. */
-export class Adam extends Optimizer {
-  readonly options: Required<AdamOptions>;
+export class Adam extends Optimizer<Complete> {
+  /** Of groups that set none of their own. */
+  readonly options: Complete;
   /** Running means of the gradient and of its square, per parameter. */
   readonly mean: readonly Tensor[];
   readonly square: readonly Tensor[];
   /** AdamW: weights shrink by lr · weightDecay instead. */
   protected readonly decoupled: boolean = false;
 
-  constructor(params: Iterable<Tensor>, options: AdamOptions = {}) {
+  constructor(
+    params: Iterable<Tensor> | Iterable<ParamGroup<AdamOptions>>,
+    options: AdamOptions = {},
+  ) {
     const all = { lr: 1e-3, betas: [0.9, 0.999] as const, eps: 1e-8, weightDecay: 0, ...options };
-    super(params, all.lr);
+    super(params, all);
     this.options = all;
-    checkFraction(new.target.name, "betas[0]", all.betas[0]);
-    checkFraction(new.target.name, "betas[1]", all.betas[1]);
+    for (const { betas } of this.groups.map((group) => group.options)) {
+      checkFraction(new.target.name, "betas[0]", betas[0]);
+      checkFraction(new.target.name, "betas[1]", betas[1]);
+    }
     const like = (p: Tensor) => zeros(p.shape, { device: p.device });
     this.mean = this.params.map(like);
     this.square = this.params.map(like);
   }
 
-  protected updater(count: Tensor) {
-    const { betas, eps, weightDecay } = this.options;
+  protected moments() {
+    return { mean: this.mean, square: this.square };
+  }
+
+  protected updater({ options, lr }: Group<Complete>, count: Tensor) {
+    const { betas, eps, weightDecay } = options;
     const [beta1, beta2] = betas;
     const correction1 = biasCorrection(beta1, count);
     const correction2 = biasCorrection(beta2, count);
-    const rate = this.lr.div(correction1);
-    const keep = this.lr.mul(-weightDecay).add(1); // 1 − lr · weightDecay
+    const rate = lr.div(correction1);
+    const keep = lr.mul(-weightDecay).add(1); // 1 − lr · weightDecay
     return (p: Tensor, grad: Tensor, i: number) => {
       const g = weightDecay > 0 && !this.decoupled ? grad.add(p.mul(weightDecay)) : grad;
       const m = this.mean[i].mul(beta1).add(g.mul(1 - beta1));
@@ -55,7 +74,10 @@ export class Adam extends Optimizer {
 export class AdamW extends Adam {
   protected override readonly decoupled = true;
 
-  constructor(params: Iterable<Tensor>, options: AdamOptions = {}) {
+  constructor(
+    params: Iterable<Tensor> | Iterable<ParamGroup<AdamOptions>>,
+    options: AdamOptions = {},
+  ) {
     super(params, { weightDecay: 0.01, ...options });
   }
 }

@@ -1,6 +1,6 @@
 /** @file Optimizers, gradient clipping and learning-rate schedules. */
 export { Adam, type AdamOptions, AdamW } from "./adam.ts";
 export { clipGradNorm } from "./clip.ts";
-export { Optimizer } from "./optimizer.ts";
+export { Optimizer, type ParamGroup } from "./optimizer.ts";
 export { type WarmupCosineOptions, warmupCosine } from "./schedule.ts";
 export { SGD, type SgdOptions } from "./sgd.ts";

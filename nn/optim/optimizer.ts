@@ -1,6 +1,6 @@
 /**
- * @file What optimizers share: the list of parameters, the learning rate and the step count as cells on the device
- * (so that a compiled step reads them anew at each replay), and clearing gradients.
+ * @file What optimizers share: groups of parameters with their options, the learning rates and the step counts as cells on
+ * the device (so that a compiled step reads them anew at each replay), clearing gradients, and the state dict.
  *
  * Everything that an optimizer remembers is created in its constructor: a compiled step may change state, but it may
  * not make any. Each update is written as one element-wise expression per parameter, gradient in, parameter and
@@ -9,36 +9,65 @@
 
 import { ArgumentError, describe } from "../../core/errors.ts";
 import { noGrad, Tensor, tensor, zeros } from "../../core/index.ts";
+import { formatShape, sameShape } from "../../core/shape.ts";
+import type { StateDict } from "../module.ts";
 
-export abstract class Optimizer {
+/** Parameters with options of their own, as PyTorch's; what is left out is as the optimizer's options say. */
+export type ParamGroup<O> = Partial<O> & { readonly params: Iterable<Tensor> };
+
+export interface Group<O> {
   readonly params: readonly Tensor[];
-  /** 0-d; `setLearningRate` or `assign` changes it between steps. */
+  /** The position of its first parameter among all. */
+  readonly first: number;
+  readonly options: O;
+  /** 0-d. */
   readonly lr: Tensor;
+}
+
+export abstract class Optimizer<O extends { readonly lr: number } = { readonly lr: number }> {
+  readonly groups: readonly Group<O>[];
+  /** Of all groups. */
+  readonly params: readonly Tensor[];
   /** [P]: updates made so far, per parameter: one that is unfrozen late starts its own count. */
   readonly steps: Tensor;
 
-  constructor(params: Iterable<Tensor>, lr: number) {
-    this.params = [...params];
-    if (this.params.length === 0)
-      throw new ArgumentError(describe(new.target.name, "at least one parameter", "none"));
-    const frozen = this.params.find((p) => !(p instanceof Tensor) || !p.requiresGrad);
-    if (frozen)
-      throw new ArgumentError(
-        describe(
-          new.target.name,
-          "tensors that require a gradient",
-          String(frozen),
-          "leave frozen parameters out: model.parameters().filter((p) => p.requiresGrad)",
-        ),
-      );
-    if (!(lr >= 0)) throw new ArgumentError(describe(new.target.name, "lr ≥ 0", `${lr}`));
+  /** `options` are complete. */
+  constructor(params: Iterable<Tensor> | Iterable<ParamGroup<O>>, options: O) {
+    const items: (Tensor | ParamGroup<O>)[] = [...params];
+    const grouped = items.length > 0 && items.every((x) => !(x instanceof Tensor) && x?.params);
+    const parts = (grouped ? items : [{ params: items }]) as ParamGroup<O>[];
+    const lists = parts.map((part) => [...part.params]);
+    this.params = lists.flat();
+    this.#checkParameters();
     const { device } = this.params[0];
-    this.lr = tensor(lr, { device });
+    let first = 0;
+    this.groups = parts.map(({ params: _, ...own }, g) => {
+      const all = { ...options, ...own } as unknown as O;
+      if (!(all.lr >= 0))
+        throw new ArgumentError(describe(this.constructor.name, "lr ≥ 0", `${all.lr}`));
+      const lr = tensor(all.lr, { device });
+      const group = { params: lists[g], first, options: all, lr };
+      first += lists[g].length;
+      return group;
+    });
     this.steps = zeros([this.params.length], { device });
   }
 
-  setLearningRate(lr: number): void {
-    this.lr.assign(tensor(lr, { device: this.lr.device }));
+  /** The learning rate of the first group, 0-d; `setLearningRate` or `assign` changes it between steps. */
+  get lr(): Tensor {
+    return this.groups[0].lr;
+  }
+
+  /** One rate for all groups, or a list with one for each. */
+  setLearningRate(lr: number | readonly number[]): void {
+    if (typeof lr !== "number" && lr.length !== this.groups.length)
+      throw new ArgumentError(
+        describe("setLearningRate", `${this.groups.length} rates`, `${lr.length}`),
+      );
+    for (const [i, group] of this.groups.entries()) {
+      const rate = typeof lr === "number" ? lr : lr[i];
+      group.lr.assign(tensor(rate, { device: group.lr.device }));
+    }
   }
 
   zeroGrad(): void {
@@ -54,18 +83,76 @@ export abstract class Optimizer {
       const more = all ? 1 : tensor(due.map(Number), { device: this.steps.device });
       const count = this.steps.add(more);
       this.steps.assign(count);
-      const update = this.updater(count);
-      this.params.forEach((p, i) => {
-        if (p.grad) update(p, p.grad, i);
-      });
+      for (const group of this.groups) {
+        const update = this.updater(group, count);
+        group.params.forEach((p, i) => {
+          if (p.grad) update(p, p.grad, group.first + i);
+        });
+      }
     });
   }
 
+  /** What a step reads and changes besides the parameters, by name: moments are "name.i" for parameter i. */
+  *stateCells(): Generator<[string, Tensor]> {
+    yield ["steps", this.steps];
+    for (const [i, group] of this.groups.entries()) yield [`lr.${i}`, group.lr];
+    for (const [name, cells] of Object.entries(this.moments()))
+      for (const [i, cell] of cells.entries()) yield [`${name}.${i}`, cell];
+  }
+
+  /** Step counts, learning rates and moments at this moment. The other options are the constructor's to set. */
+  stateDict(): StateDict {
+    return Object.fromEntries([...this.stateCells()].map(([name, t]) => [name, t.detach()]));
+  }
+
+  /** @throws ArgumentError that lists whatever is missing, unexpected or of another shape; then nothing changes. */
+  loadStateDict(state: StateDict): void {
+    const cells = new Map(this.stateCells());
+    const type = (t?: Tensor) => (t ? `${t.dtype}${formatShape(t.shape)}` : "nothing");
+    const names = new Set([...cells.keys(), ...Object.keys(state)]);
+    const wrong = [...names].filter((name) => {
+      const [own, given] = [cells.get(name), Object.hasOwn(state, name) ? state[name] : undefined];
+      return own?.dtype !== given?.dtype || !sameShape(own!.shape, given!.shape);
+    });
+    if (wrong.length > 0)
+      throw new ArgumentError(
+        describe(
+          `${this.constructor.name}.loadStateDict`,
+          wrong.map((name) => `${name}: ${type(cells.get(name))}`).join(", "),
+          wrong.map((name) => type(state[name])).join(", "),
+        ),
+      );
+    noGrad(() => {
+      for (const [name, cell] of cells) cell.assign(state[name]);
+    });
+  }
+
+  /** Cells per parameter, by name: a list as long as `params`, or empty. */
+  protected abstract moments(): Readonly<Record<string, readonly Tensor[]>>;
+
   /**
-   * Prepares what all parameters share in this step, `count` [P] being the number of updates with this one; the result
-   * updates parameter i from its gradient.
+   * Prepares what a group's parameters share in this step, `count` [P] being the number of updates with this one; the
+   * result updates parameter i of all from its gradient.
    */
-  protected abstract updater(count: Tensor): (p: Tensor, grad: Tensor, i: number) => void;
+  protected abstract updater(
+    group: Group<O>,
+    count: Tensor,
+  ): (p: Tensor, grad: Tensor, i: number) => void;
+
+  #checkParameters(): void {
+    const fail = (expected: string, got: string, hint?: string) =>
+      new ArgumentError(describe(this.constructor.name, expected, got, hint));
+    if (this.params.length === 0) throw fail("at least one parameter", "none");
+    const frozen = this.params.find((p) => !(p instanceof Tensor) || !p.requiresGrad);
+    if (frozen)
+      throw fail(
+        "tensors that require a gradient",
+        String(frozen),
+        "leave frozen parameters out: model.parameters().filter((p) => p.requiresGrad)",
+      );
+    if (new Set(this.params).size < this.params.length)
+      throw fail("each parameter once", "one twice", "a tied parameter belongs to one group");
+  }
 }
 
 /** Element i of a vector, 0-d. */

@@ -2,7 +2,7 @@
 
 import { ArgumentError, describe } from "../../core/errors.ts";
 import { type Tensor, where, zeros } from "../../core/index.ts";
-import { elementOf, Optimizer } from "./optimizer.ts";
+import { elementOf, type Group, Optimizer, type ParamGroup } from "./optimizer.ts";
 
 export interface SgdOptions {
   readonly lr: number;
@@ -14,32 +14,39 @@ export interface SgdOptions {
   readonly maximize?: boolean;
 }
 
-export class SGD extends Optimizer {
-  readonly options: Required<SgdOptions>;
-  /** Per parameter; none without momentum. */
+type Complete = Required<SgdOptions>;
+
+export class SGD extends Optimizer<Complete> {
+  /** Of groups that set none of their own. */
+  readonly options: Complete;
+  /** Per parameter; none if no group has momentum. */
   readonly velocity: readonly Tensor[];
 
-  constructor(params: Iterable<Tensor>, options: SgdOptions) {
-    super(params, options.lr);
-    this.options = {
-      momentum: 0,
-      dampening: 0,
-      weightDecay: 0,
-      nesterov: false,
-      maximize: false,
-      ...options,
-    };
-    const { momentum, dampening, nesterov } = this.options;
-    if (nesterov && (momentum <= 0 || dampening !== 0))
-      throw new ArgumentError(
-        describe("SGD", "momentum > 0 and no dampening with nesterov", `${momentum}, ${dampening}`),
-      );
+  constructor(params: Iterable<Tensor> | Iterable<ParamGroup<SgdOptions>>, options: SgdOptions) {
+    const none = { momentum: 0, dampening: 0, weightDecay: 0, nesterov: false, maximize: false };
+    const all = { ...none, ...options };
+    super(params, all);
+    this.options = all;
+    const groups = this.groups.map((group) => group.options);
+    for (const { momentum, dampening, nesterov } of groups)
+      if (nesterov && (momentum <= 0 || dampening !== 0))
+        throw new ArgumentError(
+          describe(
+            "SGD",
+            "momentum > 0 and no dampening with nesterov",
+            `${momentum}, ${dampening}`,
+          ),
+        );
     const like = (p: Tensor) => zeros(p.shape, { device: p.device });
-    this.velocity = momentum > 0 ? this.params.map(like) : [];
+    this.velocity = groups.some((o) => o.momentum > 0) ? this.params.map(like) : [];
   }
 
-  protected updater(count: Tensor) {
-    const { momentum, dampening, weightDecay, nesterov, maximize } = this.options;
+  protected moments() {
+    return { velocity: this.velocity };
+  }
+
+  protected updater({ options, lr }: Group<Complete>, count: Tensor) {
+    const { momentum, dampening, weightDecay, nesterov, maximize } = options;
     // The first step takes the whole gradient, whatever the dampening.
     const share = dampening > 0 ? where(count.eq(1), 1, 1 - dampening) : null;
     return (p: Tensor, grad: Tensor, i: number) => {
@@ -50,7 +57,7 @@ export class SGD extends Optimizer {
         this.velocity[i].assign(v);
         g = nesterov ? g.add(v.mul(momentum)) : v;
       }
-      p.assign(p.sub(g.mul(this.lr)));
+      p.assign(p.sub(g.mul(lr)));
     };
   }
 }

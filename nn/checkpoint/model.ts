@@ -1,0 +1,125 @@
+/**
+ * @file A model's weights in a file. A shared (tied) tensor is written once, under its first path, and read from any of its
+ * paths. All that does not fit is found in the header and said in one error, before a byte of data is read; the
+ * module changes only when everything has been read.
+ */
+import { CheckpointError, describe } from "../../core/errors.ts";
+import { noGrad, realize, type Tensor } from "../../core/index.ts";
+import { formatShape, sameShape } from "../../core/shape.ts";
+import type { Module, StateDict } from "../module.ts";
+import { openSafetensors, type SafetensorsFile, saveSafetensors } from "./files.ts";
+
+export interface LoadModelOptions {
+  /** Whether missing and unexpected names are errors (the default); a wrong shape or dtype always is. */
+  readonly strict?: boolean;
+  /** What the file puts before the module's names, such as "vision.": names without it are not looked at. */
+  readonly prefix?: string;
+}
+
+/** Writes all parameters and buffers, as they are at the call. */
+export function saveModel(
+  path: string,
+  module: Module,
+  metadata: Readonly<Record<string, string>> = {},
+): Promise<void> {
+  // Other libraries ask for this format before they read a file.
+  return saveSafetensors(path, distinctTensors(module), { format: "pt", ...metadata });
+}
+
+/** Fills a module from a file; resolves to the names that did not match, empty unless `strict: false`. */
+export async function loadModel(
+  path: string,
+  module: Module,
+  { strict = true, prefix = "" }: LoadModelOptions = {},
+): Promise<{ missing: string[]; unexpected: string[] }> {
+  await using file = await openSafetensors(path);
+  const match = matchNames(module.namedTensors(), file, prefix);
+  throwMisfits(path, [match], strict, 'other names: prefix: "…"; a part: strict: false');
+  await fill(file, match.pairs);
+  return { missing: match.missing, unexpected: match.unexpected };
+}
+
+/** Every tensor under its first path. */
+export function distinctTensors(module: Module): StateDict {
+  const seen = new Set<Tensor>();
+  const first = [...module.namedTensors()].filter(([, t]) => !seen.has(t) && seen.add(t));
+  return Object.fromEntries(first);
+}
+
+export interface Match {
+  /** Cells and the names that fill them. */
+  readonly pairs: readonly (readonly [cell: Tensor, name: string])[];
+  readonly missing: string[];
+  readonly unexpected: string[];
+  /** Tensors of another shape or dtype, one line each. */
+  readonly misfits: string[];
+}
+
+/** Compares named cells with a file's entries below `prefix`. */
+export function matchNames(
+  named: Iterable<[string, Tensor]>,
+  { entries }: SafetensorsFile,
+  prefix: string,
+): Match {
+  const names = new Map<Tensor, string[]>();
+  for (const [name, cell] of named) {
+    const paths = names.get(cell);
+    if (paths) paths.push(prefix + name);
+    else names.set(cell, [prefix + name]);
+  }
+  const pairs: [Tensor, string][] = [];
+  const missing: string[] = [];
+  const misfits: string[] = [];
+  for (const [cell, paths] of names) {
+    const present = paths.filter((name) => entries.has(name));
+    if (present.length === 0) missing.push(paths[0]);
+    else pairs.push([cell, present[0]]);
+    for (const name of present) {
+      const { dtype, stored, shape } = entries.get(name)!;
+      if (cell.dtype === dtype && sameShape(cell.shape, shape)) continue;
+      const wanted = `${cell.dtype}${formatShape(cell.shape)}`;
+      misfits.push(`${name}: expected ${wanted}, got ${stored}${formatShape(shape)}`);
+    }
+  }
+  const known = new Set([...names.values()].flat());
+  const unexpected = [...entries.keys()].filter((n) => n.startsWith(prefix) && !known.has(n));
+  return { pairs, missing, unexpected, misfits };
+}
+
+/** One error for everything that does not fit. */
+export function throwMisfits(
+  path: string,
+  matches: readonly Match[],
+  strict: boolean,
+  hint?: string,
+): void {
+  const lines: string[] = [];
+  const add = (title: string, items: string[]) => {
+    if (items.length > 0) lines.push(`${title}: ${items.join(", ")}`);
+  };
+  if (strict) {
+    const missing = matches.flatMap((m) => m.missing);
+    add("missing", missing);
+    add(
+      "unexpected",
+      matches.flatMap((m) => m.unexpected),
+    );
+  }
+  lines.push(...matches.flatMap((m) => m.misfits));
+  if (lines.length === 0) return;
+  const count = matches.reduce((n, m) => n + m.pairs.length + m.missing.length, 0);
+  throw new CheckpointError(
+    describe(path, `the names, shapes and dtypes of ${count} tensors`, lines.join("\n  "), hint),
+  );
+}
+
+/** Reads every tensor first and assigns then: a file that fails half-way changes nothing. */
+export async function fill(file: SafetensorsFile, pairs: Match["pairs"]): Promise<void> {
+  const values: Tensor[] = [];
+  for (const [cell, name] of pairs) values.push(await file.tensor(name, { device: cell.device }));
+  noGrad(() => {
+    for (const [i, [cell]] of pairs.entries()) cell.assign(values[i]);
+  });
+  if (pairs.length > 0) await realize(...pairs.map(([cell]) => cell));
+  for (const value of values) value.dispose();
+}
