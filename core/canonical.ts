@@ -8,7 +8,7 @@
  */
 import type { CanonicalGraph } from "./backend/backend.ts";
 import { TransformError } from "./errors.ts";
-import { is, type Node, rawNode, type SubGraph } from "./graph/node.ts";
+import { exactJson, is, type Node, rawNode, type SubGraph } from "./graph/node.ts";
 import { type AttrsOf, placeholder, type Region } from "./graph/primitives.ts";
 
 export interface Canonical<Slot extends object> {
@@ -82,7 +82,15 @@ function attrsText(n: Node): string {
       return String((n as Node<"iota">).attrs.length);
     case "project":
       return String((n as Node<"project">).attrs.index);
+    case "cumulative": {
+      const { axis, combine, reverse } = (n as Node<"cumulative">).attrs;
+      return `${axis};${combine};${reverse}`;
+    }
+    case "alias":
+      return "";
     default:
+      // Most have none. What is not listed above must not be left out: two plans would share a key.
+      for (const _ in n.attrs) return exactJson(n.attrs);
       return "";
   }
 }

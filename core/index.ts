@@ -63,6 +63,7 @@ export {
 } from "./ops/convolution.ts";
 export * from "./ops/counting.ts";
 export * from "./ops/create.ts";
+export * from "./ops/cumulative.ts";
 export * from "./ops/distances.ts";
 export { type AxisSizes, type EinopsReduction, einops } from "./ops/einops.ts";
 export { einsum } from "./ops/einsum.ts";
@@ -96,8 +97,11 @@ export {
 export type { Operand } from "./ops/promotion.ts";
 export * from "./ops/reduce.ts";
 export * from "./ops/regression-loss.ts";
+export * from "./ops/sampling.ts";
 export * from "./ops/scatter.ts";
+export * from "./ops/searching.ts";
 export * from "./ops/slicing.ts";
+export * from "./ops/sorting.ts";
 export * from "./ops/special.ts";
 export * from "./ops/trig.ts";
 export * from "./ops/unary.ts";

@@ -9,7 +9,13 @@
 import { type DType, dtypes, floatToInt, isFloat, roundTo, type TypedArray } from "../dtype.ts";
 import { ArgumentError, describe, IndexOutOfRangeError } from "../errors.ts";
 import { is, type Node } from "../graph/node.ts";
-import { type Primitive, type Region, rules, type Storage } from "../graph/primitives.ts";
+import {
+  type Primitive,
+  type Region,
+  type Running,
+  rules,
+  type Storage,
+} from "../graph/primitives.ts";
 import { topological } from "../graph/walk.ts";
 import { erf, threefry2x32 } from "../math.ts";
 import { numel, type Shape, sameShape, stridesOf } from "../shape.ts";
@@ -130,12 +136,45 @@ function argmax(x: Data): number {
   return best;
 }
 
+/** `f` of each line along `axis`, a copy of it, in the line's place. */
+function alongLines(x: Data, shape: Shape, axis: number, f: (line: Data) => Data): Data {
+  const [outer, count, inner] = around(shape, axis);
+  const out = new Float64Array(x.length);
+  for (let o = 0; o < outer; o++)
+    for (let i = 0; i < inner; i++) {
+      const at = (j: number) => (o * count + j) * inner + i;
+      const line = f(Float64Array.from({ length: count }, (_, j) => x[at(j)]));
+      for (let j = 0; j < count; j++) out[at(j)] = line[j];
+    }
+  return out;
+}
+
+function runningStep(combine: Running, dtype: DType): (a: number, b: number) => number {
+  switch (combine) {
+    case "sum":
+      return isFloat(dtype) ? (a, b) => a + b : (a, b) => (a + b) | 0;
+    case "prod":
+      return (a, b) => times(a, b, dtype);
+    case "max":
+      return Math.max;
+    case "min":
+      return Math.min;
+  }
+}
+
+/** NaN is larger than everything and equal to itself. */
+const order = (a: number, b: number): number =>
+  a < b ? -1 : a > b ? 1 : Number(Number.isNaN(a)) - Number(Number.isNaN(b));
+
 /** The position that an index names, or the error. */
 function position(op: string, index: number, size: number, axis: number): number {
   if (index >= 0 && index < size) return index;
-  throw new IndexOutOfRangeError(
+  const error = new IndexOutOfRangeError(
     describe(op, `indices within 0 … ${size - 1} on axis ${axis}`, `${index}`),
   );
+  // Nothing is ever overwritten here.
+  error.stateIntact = true;
+  throw error;
 }
 
 const same = (_: Node, [x]: readonly Data[]): Data => x;
@@ -299,6 +338,23 @@ export const meanings = {
       out[(outer * size + at) * inner + (i % inner)] += x[i];
     }
     return out;
+  },
+
+  cumulative: (n, [x]) => {
+    const { axis, combine, reverse } = n.attrs;
+    const step = runningStep(combine, n.dtype);
+    return alongLines(x, n.shape, axis, (line) => {
+      if (reverse) line.reverse();
+      for (let j = 1; j < line.length; j++) line[j] = step(line[j - 1], line[j]);
+      return reverse ? line.reverse() : line;
+    });
+  },
+  argsort: (n, [x]) => {
+    const { axis, descending } = n.attrs;
+    const sign = descending ? -1 : 1;
+    return alongLines(x, n.shape, axis, (line) =>
+      Float64Array.from(line.keys()).sort((i, j) => sign * order(line[i], line[j])),
+    );
   },
 
   alias: same,

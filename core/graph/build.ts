@@ -8,7 +8,7 @@
 import type { DType } from "../dtype.ts";
 import { type Shape, sameShape } from "../shape.ts";
 import { freshUid, type Node } from "./node.ts";
-import { type AttrsOf, constant, node, type Primitive } from "./primitives.ts";
+import { type AttrsOf, constant, node, type Primitive, type Running } from "./primitives.ts";
 
 /** Primitives without attributes, as functions of their sources. */
 type Plain = {
@@ -128,6 +128,14 @@ export const gather = (x: Node, index: Node, axis: number): Node =>
 /** Zeros with `size` on `axis`, plus `src` added at `index`. */
 export const scatterAdd = (index: Node, src: Node, axis: number, size: number): Node =>
   node("scatterAdd", [index, src], { axis, size });
+
+/** The running `combine` along an axis; from the end with `reverse`. */
+export const cumulative = (x: Node, axis: number, combine: Running, reverse = false): Node =>
+  node("cumulative", [x], { axis, combine, reverse });
+
+/** The positions (i32) that sort each line along an axis, stable. */
+export const argsort = (x: Node, axis: number, descending = false): Node =>
+  node("argsort", [x], { axis, descending });
 
 // --- structure and leaves ------------------------------------------------------------------------
 

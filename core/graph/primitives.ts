@@ -44,6 +44,12 @@ export interface Region {
 type None = Readonly<Record<string, never>>;
 type Axes = { readonly axes: readonly number[] };
 
+/** What `cumulative` combines with. */
+export type Running = "sum" | "prod" | "max" | "min";
+
+/** The longest line that argsort takes: its keys and positions are in scratch, twice, 16 bytes an element. */
+export const maxSorted = 1 << 21;
+
 export interface AttrsOf {
   // leaves
   /** A 0-d literal. Interned by its bits: -0 ≠ 0. */
@@ -134,6 +140,16 @@ export interface AttrsOf {
   gather: { readonly axis: number };
   /** scatterAdd(index: i32, src): zeros of index's shape with `size` on `axis`, plus src added at index. */
   scatterAdd: { readonly axis: number; readonly size: number };
+  // along the lines of one axis
+  /**
+   * The running combination: out[j] combines x[0] … x[j], or x[j] … x[n-1] with `reverse`. NaN wins max and min. How a
+   * running float sum is rounded is the backend's choice (it may sum in blocks).
+   */
+  cumulative: { readonly axis: number; readonly combine: Running; readonly reverse: boolean };
+  /**
+   * The i32 positions that sort each line, stable also when descending. NaN is larger than everything, -0 equals 0.
+   */
+  argsort: { readonly axis: number; readonly descending: boolean };
   // structure
   /** A fresh identity for the same value: what transforms differentiate with respect to. */
   alias: { readonly uid: number };
@@ -161,6 +177,7 @@ type Rule<P extends Primitive> = {
     | "reduce"
     | "contract"
     | "index"
+    | "line"
     | "structure";
   /** Checks the sources and gives the result's dtype and shape. */
   readonly infer: (src: readonly Node[], attrs: AttrsOf[P], op: P) => Signature;
@@ -481,6 +498,26 @@ export const rules: { readonly [P in Primitive]: Rule<P> } = {
         throw new ShapeError(describe(op, "an i32 index and a source of one shape", types(src)));
       if (x.dtype === "bool") throw new DTypeError(describe(op, "a numeric source", types(src)));
       return { dtype: x.dtype, shape: x.shape.map((d, i) => (i === axis ? size : d)) };
+    },
+  },
+
+  cumulative: {
+    arity: 1,
+    kind: "line",
+    infer: ([x], { axis }, op) => {
+      checkAxes(op, [axis], x);
+      if (x.dtype === "bool") throw new DTypeError(describe(op, "a numeric operand", types([x])));
+      return { dtype: x.dtype, shape: x.shape };
+    },
+  },
+  argsort: {
+    arity: 1,
+    kind: "line",
+    infer: ([x], { axis }, op) => {
+      checkAxes(op, [axis], x);
+      if (x.shape[axis] > maxSorted)
+        throw new ShapeError(describe(op, `at most ${maxSorted} elements per line`, types([x])));
+      return { dtype: "i32", shape: x.shape };
     },
   },
 

@@ -45,7 +45,7 @@ const statements: { readonly [T in Target]: ReadonlySet<Stmt["k"]> } = {
 };
 
 /** Scratch of one invocation. */
-const maxLocalBytes = 8 << 20;
+const maxLocalBytes = 64 << 20;
 
 type Symbol =
   | { readonly k: "loop"; readonly extent: number; readonly varies: boolean }

@@ -147,7 +147,16 @@ export interface BufferInfo {
   readonly access: "read" | "write" | "readwrite";
 }
 
-export type KernelKind = "map" | "reduce" | "row" | "matmul" | "conv" | "gather" | "scatter";
+export type KernelKind =
+  | "map"
+  | "reduce"
+  | "row"
+  | "matmul"
+  | "conv"
+  | "gather"
+  | "scatter"
+  | "scan"
+  | "sort";
 
 export interface Kernel {
   readonly name: string;

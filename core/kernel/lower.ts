@@ -117,11 +117,12 @@ export function finish(
   return { kernel, nodes: ev.nodes, randoms: ev.randoms, overwritable };
 }
 
+/** What a name does not mention: the kernel's kind says it. */
+const named = new Set(["cast", "dot", "scatterAdd", "cumulative", "argsort"]);
+
 /** kind_op_op_shape: enough to recognise a kernel in a report. */
 function nameOf(group: Group, kind: string): string {
-  const ops = [...new Set([...group.members.keys()].map((n) => n.op))].filter(
-    (o) => o !== "cast" && o !== "dot" && o !== "scatterAdd",
-  );
+  const ops = [...new Set([...group.members.keys()].map((n) => n.op))].filter((o) => !named.has(o));
   const shape = group.space.join("x") || "scalar";
   return [
     kind,

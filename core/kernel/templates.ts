@@ -13,16 +13,21 @@ import {
   linearize,
   substitute,
 } from "../schedule/symbolic.ts";
+import { numel } from "../shape.ts";
 import { Evaluator } from "./evaluate.ts";
 import type { Stmt, Value } from "./ir.ts";
 import { finish, type Lowered, lowerNest } from "./lower.ts";
 import { matmulKernel, type Operand } from "./matmul.ts";
+import { runningKernel } from "./running.ts";
 import { scatterAddKernel } from "./scatter.ts";
+import { sortKernel } from "./sort.ts";
 
 /** Schedules one group for a CPU. */
 export function lowerGroup(group: Group, inMemory: (n: Node) => boolean): Lowered {
   if (group.kind === "matmul") return lowerMatmul(group, inMemory);
   if (group.kind === "scatter") return lowerScatter(group, inMemory);
+  if (group.kind === "scan") return lowerScan(group, inMemory);
+  if (group.kind === "sort") return lowerSort(group, inMemory);
   return lowerNest(group, inMemory);
 }
 
@@ -145,4 +150,48 @@ function lowerScatter(group: Group, inMemory: (n: Node) => boolean): Lowered {
     outBuffer,
   });
   return finish(group, ev, "scatter", template.range, template.body, product(source.shape));
+}
+
+/** A node of lines along one axis as its template sees it, [outer, axis, inner], and its source at such an index. */
+function lineAccess(n: Node, axis: number, ev: Evaluator) {
+  const before = n.shape.slice(0, axis);
+  const after = n.shape.slice(axis + 1);
+  const full = (o: Index, j: Index, i: Index): Index[] => [
+    ...delinearize(o, before),
+    j,
+    ...delinearize(i, after),
+  ];
+  const outBuffer = ev.buffer(n, "write");
+  const src = (o: Index, j: Index, i: Index): Operand => operand(ev, n.src[0], full(o, j, i));
+  const [outer, count, inner] = [numel(before), n.shape[axis], numel(after)];
+  // Registers the buffers that the source reads.
+  src(ivar("so", outer), ivar("sj", count), ivar("si", inner));
+  const weight = 1 + ev.flopsPerElement;
+  return {
+    outer,
+    count,
+    inner,
+    src,
+    out: (o: Index, j: Index, i: Index) => linearize(full(o, j, i), n.shape),
+    outBuffer,
+    buffers: ev.buffers,
+    scalars: 3 * ev.randoms.length,
+    weight,
+  };
+}
+
+function lowerScan(group: Group, inMemory: (n: Node) => boolean): Lowered {
+  const [n] = group.members.keys() as IterableIterator<Node<"cumulative">>;
+  const ev = new Evaluator(inMemory);
+  const access = lineAccess(n, n.attrs.axis, ev);
+  const { range, body } = runningKernel({ ...access, ...n.attrs, dtype: n.dtype });
+  return finish(group, ev, "scan", range, body, access.weight * numel(n.shape));
+}
+
+function lowerSort(group: Group, inMemory: (n: Node) => boolean): Lowered {
+  const [n] = group.members.keys() as IterableIterator<Node<"argsort">>;
+  const ev = new Evaluator(inMemory);
+  const access = lineAccess(n, n.attrs.axis, ev);
+  const { range, body, flops } = sortKernel({ ...access, ...n.attrs, dtype: n.src[0].dtype });
+  return finish(group, ev, "sort", range, body, flops + access.weight * numel(n.shape));
 }

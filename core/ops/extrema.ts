@@ -1,11 +1,12 @@
 /**
- * @file max and min: of everything one tensor, along an axis values with their positions, as in
+ * @file max, min and median: of everything one tensor, along an axis values with their positions, as in
  * PyTorch.
  */
 import { isFloat } from "../dtype.ts";
 import * as g from "../graph/build.ts";
 import { fromNode, type Tensor } from "../tensor.ts";
 import { axisOf } from "./axes.ts";
+import { medianAlong, medianOfAll } from "./ordering.ts";
 import { nodeOf } from "./promotion.ts";
 import { amax, amin } from "./reduce.ts";
 import { position } from "./reductions.ts";
@@ -34,6 +35,15 @@ export function min(x: Tensor): Tensor;
 export function min(x: Tensor, dim: number, keepdim?: boolean): ValuesAndIndices;
 export function min(x: Tensor, dim?: number, keepdim = false): Tensor | ValuesAndIndices {
   return dim === undefined ? amin(x) : along("min", x, dim, keepdim, true);
+}
+
+/** The lower median of all elements; equal ones share the gradient. */
+export function median(x: Tensor): Tensor;
+/** The lower medians along `dim` and where they are; the gradient goes there. NaN wins. */
+export function median(x: Tensor, dim: number, keepdim?: boolean): ValuesAndIndices;
+export function median(x: Tensor, dim?: number, keepdim = false): Tensor | ValuesAndIndices {
+  const n = nodeOf("median", x);
+  return dim === undefined ? fromNode(medianOfAll(n)) : medianAlong(n, dim, keepdim);
 }
 
 function along(

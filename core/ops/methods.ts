@@ -17,8 +17,9 @@ import * as batchNorms from "./batch-norms.ts";
 import * as compare from "./compare.ts";
 import { to } from "./convert.ts";
 import * as counting from "./counting.ts";
+import * as cumulative from "./cumulative.ts";
 import * as distances from "./distances.ts";
-import { max, min, type ValuesAndIndices } from "./extrema.ts";
+import { max, median, min, type ValuesAndIndices } from "./extrema.ts";
 import * as indexing from "./indexing.ts";
 import { where } from "./join.ts";
 import * as linearAlgebra from "./linear-algebra.ts";
@@ -29,8 +30,11 @@ import * as pairs from "./pairs.ts";
 import type { Operand } from "./promotion.ts";
 import type { VarianceOptions } from "./reduce.ts";
 import * as reduce from "./reduce.ts";
+import { multinomial } from "./sampling.ts";
 import * as scatter from "./scatter.ts";
+import * as searching from "./searching.ts";
 import * as slicing from "./slicing.ts";
+import * as sorting from "./sorting.ts";
 import * as special from "./special.ts";
 import * as trig from "./trig.ts";
 import * as unary from "./unary.ts";
@@ -52,6 +56,7 @@ declare module "../tensor.ts" {
       MethodsOf<typeof batchNorms>,
       MethodsOf<typeof compare>,
       MethodsOf<typeof counting>,
+      MethodsOf<typeof cumulative>,
       MethodsOf<typeof distances>,
       MethodsOf<typeof indexing>,
       MethodsOf<typeof linearAlgebra>,
@@ -61,7 +66,9 @@ declare module "../tensor.ts" {
       MethodsOf<typeof pairs>,
       MethodsOf<typeof reduce>,
       MethodsOf<typeof scatter>,
+      MethodsOf<typeof searching>,
       MethodsOf<typeof slicing>,
+      MethodsOf<typeof sorting>,
       MethodsOf<typeof special>,
       MethodsOf<typeof trig>,
       MethodsOf<typeof unary>,
@@ -81,6 +88,10 @@ declare module "../tensor.ts" {
      * wins.
      */
     min(dim: number, keepdim?: boolean): ValuesAndIndices;
+    /** The lower median of all elements; equal ones share the gradient. */
+    median(): Tensor;
+    /** The lower medians along `dim` and where they are; the gradient goes there. NaN wins. */
+    median(dim: number, keepdim?: boolean): ValuesAndIndices;
     /** In another dtype: floats truncate towards zero, anything but 0 is true. */
     to(dtype: DType): Tensor;
     /** A copy on another device, without gradient history; this tensor itself if it is there. */
@@ -107,6 +118,7 @@ interface Functions {
   backward: typeof backward;
   detach: typeof detach;
   dropout: typeof dropout;
+  multinomial: typeof multinomial;
   print: typeof print;
 }
 
@@ -117,6 +129,7 @@ const modules = [
   batchNorms,
   compare,
   counting,
+  cumulative,
   distances,
   indexing,
   linearAlgebra,
@@ -126,7 +139,9 @@ const modules = [
   pairs,
   reduce,
   scatter,
+  searching,
   slicing,
+  sorting,
   special,
   trig,
   unary,
@@ -151,8 +166,10 @@ const single = {
   backward,
   detach,
   dropout,
+  multinomial,
   print,
   max,
+  median,
   min,
   to,
   var: reduce.variance,

@@ -4,7 +4,8 @@
  *
  * A group has one space: axes, some of them reduced. Every member node has a map: its index in terms of the space's
  * variables. A `map` has no reduced axes; a `row` evaluates several reductions over the same axes with maps between
- * (softmax, norms, cross-entropy); a `matmul` or `scatter` has one template node and, for matmul, an epilogue.
+ * (softmax, norms, cross-entropy); a `matmul`, `scatter`, `scan` or `sort` has one template node and, for
+ * matmul, an epilogue.
  *
  * Nodes join in topological order. An element-wise node joins a group that holds one of its sources at the very element
  * it needs: a row or a product rather than a map, the largest space first. A reduction joins the group of its source when
@@ -15,6 +16,7 @@
  * equality of index expressions, through any chain of reshapes, is ours.
  */
 import type { Node } from "../graph/node.ts";
+import type { Primitive } from "../graph/primitives.ts";
 import { numel, type Shape, sameShape } from "../shape.ts";
 import { beneath, isMovement } from "./access.ts";
 import {
@@ -22,6 +24,7 @@ import {
   type Group,
   type GroupKind,
   isAligned,
+  isClosed,
   isLeaf,
   isReduce,
   mapOf,
@@ -36,6 +39,14 @@ import { delinearize, type Index, linearize, num, substitute } from "./symbolic.
 const maxMembers = 120;
 /** A row longer than this is not kept together with maps over it: it would leave the cache between two phases. */
 const maxRow = 1 << 15;
+
+/** Nodes with a kernel of their own. */
+const templates: { readonly [P in Primitive]?: GroupKind } = {
+  dot: "matmul",
+  scatterAdd: "scatter",
+  cumulative: "scan",
+  argsort: "sort",
+};
 
 export interface Fused {
   readonly groups: Group[];
@@ -103,8 +114,7 @@ export function fuse(order: readonly Node[], outputs: ReadonlyMap<Node, string>)
       }
       join(n, group, []);
     } else {
-      const kind = n.op === "dot" ? "matmul" : n.op === "scatterAdd" ? "scatter" : "map";
-      join(n, open(kind, n.shape, []), spaceVars(n.shape));
+      join(n, open(templates[n.op] ?? "map", n.shape, []), spaceVars(n.shape));
     }
   }
   decideStores(order, outputs, home, floating);
@@ -168,8 +178,7 @@ function joinable(
 ): { group: Group; map: readonly Index[] } | null {
   const sources = sourceGroups(n, home, floating);
   for (const group of sources) {
-    if (group.kind === "scatter" || group.kind === "loop" || group.members.size >= maxMembers)
-      continue;
+    if (isClosed(group) || group.members.size >= maxMembers) continue;
     if (sources.some((other) => other !== group && dependsOn(other, group))) continue;
     for (const map of candidates(n, group)) if (agrees(n, map, group)) return { group, map };
   }
@@ -205,7 +214,7 @@ function mergeMeeting(
   home: Map<Node, Group>,
   floating: ReadonlySet<Node>,
 ): void {
-  if (into.kind === "scatter" || into.kind === "loop") return;
+  if (isClosed(into)) return;
   for (const other of sourceGroups(n, home, floating)) {
     if (other === into || !mergeable(into, other)) continue;
     if (other.members.size + into.members.size > maxMembers) continue;

@@ -9,7 +9,11 @@ import { backward, beneath, broadcastIndex, forward, isMovement } from "./access
 import { isFree } from "./simplify.ts";
 import { type Index, ivar } from "./symbolic.ts";
 
-export type GroupKind = "map" | "row" | "matmul" | "scatter" | "loop";
+export type GroupKind = "map" | "row" | "matmul" | "scatter" | "scan" | "sort" | "loop";
+
+/** Groups of one node, which nothing else joins. */
+export const isClosed = ({ kind }: { readonly kind: GroupKind }): boolean =>
+  kind === "scatter" || kind === "scan" || kind === "sort" || kind === "loop";
 
 export interface Group {
   readonly id: number;
@@ -38,10 +42,15 @@ export const isLeaf = (n: Node): boolean => n.op === "placeholder" || isFree(n);
 /** Nodes whose value at an element needs their sources at the same element only. */
 export const isAligned = (n: Node): boolean => rules[n.op].kind === "elementwise";
 
+/** Nodes that walk the lines of their source and need each of its elements once. */
+export const isLine = (n: Node): boolean => rules[n.op].kind === "line";
+
 /** Operands that a template, a scan or a gather reads as whole tensors, at elements of its own choice. */
 export const readsWhole = (n: Node, source: number): boolean =>
   n.op === "dot" ||
   n.op === "scatterAdd" ||
+  n.op === "cumulative" ||
+  n.op === "argsort" ||
   n.op === "region" ||
   (n.op === "gather" && source === 0);
 

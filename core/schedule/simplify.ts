@@ -142,6 +142,12 @@ function rewrite(n: Node, src: readonly Node[], usedOnce: Set<Node>): Node {
     case "argmax":
       if (src[0].shape[(n as Node<"argmax">).attrs.axis] === 1) return full(0, n);
       break;
+    case "cumulative":
+      if (n.shape[(n as Node<"cumulative">).attrs.axis] === 1) return src[0];
+      break;
+    case "argsort":
+      if (n.shape[(n as Node<"argsort">).attrs.axis] === 1) return full(0, n);
+      break;
     case "cast":
       if (src[0].dtype === n.dtype) return src[0];
       break;

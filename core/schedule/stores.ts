@@ -5,7 +5,7 @@
 import type { Node } from "../graph/node.ts";
 import { numel } from "../shape.ts";
 import { beneath, isMovement } from "./access.ts";
-import { type Group, isAligned, isLeaf } from "./group.ts";
+import { type Group, isAligned, isLeaf, isLine } from "./group.ts";
 
 /** Rough cost of one evaluation, in vector instructions; a load is 1. */
 export function weightOf(n: Node): number {
@@ -131,6 +131,9 @@ export function decideStores(
   leaveToReader(order, outputs, users, home, inlined, smallOf);
 }
 
+/** Kinds of groups that evaluate each element of an operand of their own size once. */
+const readsOnce: ReadonlySet<Group["kind"]> = new Set(["map", "matmul", "scan", "sort"]);
+
 /** More than this is not moved into a reader, even if nobody else needs it. */
 const maxMoved = 100;
 
@@ -164,9 +167,12 @@ function leaveToReader(
       !here &&
       elsewhere.size === 1 &&
       inlined.get(n)! <= maxMoved &&
-      (reader.kind === "map" || reader.kind === "matmul") &&
+      readsOnce.has(reader.kind) &&
       numel(reader.space) === numel(n.shape) &&
-      readers.every((user) => isAligned(user) && (home.get(user) === reader || !needed.has(user)));
+      readers.every(
+        (user) =>
+          (isAligned(user) || isLine(user)) && (home.get(user) === reader || !needed.has(user)),
+      );
     if (movable) {
       group.stores.delete(n);
       for (const s of smallOf.get(n)!)

@@ -152,6 +152,9 @@ export const batchRules = {
   gather: shift(({ attrs: { axis } }) => ({ axis: axis + 1 })),
   scatterAdd: shift(({ attrs: { axis, size } }) => ({ axis: axis + 1, size })),
 
+  cumulative: shift(({ attrs }) => ({ ...attrs, axis: attrs.axis + 1 })),
+  argsort: shift(({ attrs }) => ({ ...attrs, axis: attrs.axis + 1 })),
+
   alias: (_, [x]) => b.alias(x.node),
   detach: shift(({ attrs }) => attrs),
   assign: (n, [target, value], size) => {

@@ -16,6 +16,7 @@ import * as b from "../graph/build.ts";
 import { is, type Node } from "../graph/node.ts";
 import { type AttrsOf, node, type Primitive } from "../graph/primitives.ts";
 import { broadcast, type Shape } from "../shape.ts";
+import { cumulative } from "./cumulative.ts";
 import { unwindow } from "./window.ts";
 
 export interface Derivative<P extends Primitive = Primitive> {
@@ -266,6 +267,9 @@ export const derivatives = {
     b.scatterAdd(index, g, axis, x.shape[axis]),
   ),
   scatterAdd: linear((g, { src: [index], attrs: { axis } }) => b.gather(g, index, axis)),
+
+  cumulative,
+  argsort: none("its result is a permutation"),
 
   alias: { vjp: (g) => [g], jvp: ([t]) => t },
   detach: none("it is there to stop gradients"),

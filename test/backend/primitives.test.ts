@@ -350,6 +350,23 @@ const others: Partial<Record<Primitive, (c: Case) => void>> = {
     const x = c.view(c.pick(["f32", "i32", "u8"] as DType[]), shape, [0.5, 1, -2]);
     compare(c.graph(node("scatterAdd", [index, x], { axis, size })), 16, 1e-5);
   },
+  cumulative: (c) => {
+    const combine = c.pick(["sum", "prod", "max", "min"] as const);
+    const exact = combine === "max" || combine === "min";
+    const dtype = c.pick(numbers);
+    // Long lines are summed in blocks; lines at hand are walked side by side.
+    const shape = c.pick([c.shape(1 + c.int(3)), [c.int(400), 1 + c.int(9)], [c.int(6), 300]]);
+    const x = c.view(dtype, shape, exact ? special : [0.5, 1, -1]);
+    const source = combine === "prod" && dtype === "f32" ? node("tanh", [x]) : x;
+    const attrs = { axis: c.int(shape.length), combine, reverse: c.next() < 0.5 };
+    compare(c.graph(node("cumulative", [source], attrs)), exact ? 0 : 64, 1e-4);
+  },
+  argsort: (c) => {
+    const shape = c.pick([c.shape(1 + c.int(3)), [c.int(400), 1 + c.int(9)], [c.int(6), 300]]);
+    const x = c.view(c.pick([...numbers, "bool"]), shape);
+    const attrs = { axis: c.int(shape.length), descending: c.next() < 0.5 };
+    compare(c.graph(node("argsort", [x], attrs)), 0);
+  },
   random: (c) => {
     const leaf = randomBits(c.shape(), [c.int(2 ** 32), c.int(2 ** 32)], c.int(2 ** 32));
     const words = Uint32Array.of(...leaf.attrs.key, leaf.attrs.counter);

@@ -84,6 +84,12 @@ torch.outer(input, other) = outer(input, other)
 torch.trace(input) = trace(input)
 torch.diagonal(input, offset, dim1, dim2) = diagonal(input, offset, dim1, dim2)
 torch.repeat_interleave(input, repeats, dim) = repeatInterleave(input, repeats, dim)
+torch.cumsum(input, dim) = cumsum(input, dim)
+torch.cumprod(input, dim) = cumprod(input, dim)
+torch.logcumsumexp(input, dim) = logcumsumexp(input, dim)
+torch.argsort(input, dim, descending, stable) = argsort(input, {dim, descending, stable})
+torch.searchsorted(sorted, input, right) = searchsorted(sorted, input, {right})
+torch.bucketize(input, boundaries, right) = bucketize(input, boundaries, {right})
 
 torch.linspace(start, end, steps, dtype) = linspace(start, end, steps)
 torch.eye(n, m, dtype) = eye(n, m)
@@ -286,6 +292,15 @@ const special: Record<string, (args: Value[], kwargs: Record<string, Value>) => 
     const constant = mode === undefined || mode === "constant";
     return exported("pad")(x, amounts, constant ? (value ?? 0) : mode);
   },
+  "torch.cummax": ([x, dim], kwargs) => valuesAndIndices("cummax", x, dim ?? kwargs.dim),
+  "torch.cummin": ([x, dim], kwargs) => valuesAndIndices("cummin", x, dim ?? kwargs.dim),
+  "torch.sort": ([x, dim], kwargs) =>
+    valuesAndIndices("sort", x, { ...kwargs, ...(dim === undefined ? {} : { dim }) }),
+  "torch.topk": ([x], { k, dim, largest, sorted }) =>
+    valuesAndIndices("topk", x, k, dim, largest, sorted),
+  "torch.kthvalue": ([x], { k, dim, keepdim }) => valuesAndIndices("kthvalue", x, k, dim, keepdim),
+  "torch.median": ([x], { dim, keepdim }) =>
+    dim === undefined ? exported("median")(x) : valuesAndIndices("median", x, dim, keepdim),
   "torch.cartesian_prod": (args) => exported("cartesianProd")(...args),
   "torch.block_diag": (args) => exported("blockDiag")(...args),
   "torch.Tensor.masked_scatter": ([x, mask, source]) => exported("maskedScatter")(x, mask, source),
@@ -318,6 +333,12 @@ function exported(name: string): (...args: Value[]) => Value {
   const f = (hinode as Record<string, unknown>)[name];
   if (typeof f !== "function") throw new NotCovered(name);
   return f as (...args: Value[]) => Value;
+}
+
+/** PyTorch's pair of results. */
+function valuesAndIndices(name: string, ...args: Value[]): Value {
+  const { values, indices } = exported(name)(...args);
+  return [values, indices];
 }
 
 /** PyTorch's max: of everything; of two tensors; or (values, indices) along a dimension. */

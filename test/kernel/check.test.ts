@@ -190,7 +190,7 @@ describe("rejects", () => {
       /control flow/,
     ],
     ["a local of no elements", [{ ...local, size: 0 } as Stmt], /a local of 0/],
-    ["a huge local", [{ ...local, size: 1 << 23 } as Stmt], /at most/],
+    ["a huge local", [{ ...local, size: 1 << 25 } as Stmt], /at most/],
     ["a local in a vector loop", [loop([local])], /local inside a vector loop/],
     [
       "a local index outside",

@@ -84,6 +84,24 @@ describe("forward", () => {
   });
 });
 
+describe("along lines", () => {
+  test("a running sum takes the element-wise work before it along", async () => {
+    expect(await kinds((t) => t.mul(2).exp().cumsum(1), x)).toEqual(["scan"]);
+    expect(await kinds((t) => t.T.cumsum(0), x)).toEqual(["scan"]);
+    expect(await kinds((t) => t.cumsum(1).mul(2).relu(), x)).toEqual(["scan", "map"]);
+  });
+  test("a sort is a permutation and a look-up", async () => {
+    expect(await kinds((t) => t.abs().argsort(), x)).toEqual(["sort"]);
+    expect(await kinds((t) => t.sort().values, x)).toEqual(["sort", "gather"]);
+    expect(await kinds((t) => t.topk(3).values.sum(1), x)).toEqual(["sort", "reduce"]);
+  });
+  test("the gradient of a running sum is a running sum", async () => {
+    const w = randn([6, 10]);
+    const f = grad((t: Tensor) => t.cumsum(1).mul(w).sum());
+    expect(await kinds(f as never, x)).toEqual(["scan"]);
+  });
+});
+
 describe("gradients", () => {
   const scalar = (f: (t: Tensor) => Tensor, weight: Tensor) =>
     grad((t: Tensor) => f(t).mul(weight).sum()) as (t: Tensor) => Tensor;

@@ -344,6 +344,25 @@ export function randomGraph(seed: number, size = 14): RandomGraph {
       },
     ],
     [
+      1,
+      () => {
+        const found = pool.filter((n) => n.shape.length > 0 && n.dtype !== "bool");
+        if (found.length === 0) return;
+        const x = pick(found);
+        const axis = int(x.shape.length);
+        const combine = pick(["sum", "prod", "max", "min"] as const);
+        const exactly = sameFor(x);
+        // Products stay near 1, running extrema of inexact values are as inexact as these.
+        const factor = isFloat(x.dtype)
+          ? g.add(g.mul(bounded(x), constant(0.1, "f32")), constant(1, "f32"))
+          : x;
+        const source = combine === "prod" ? factor : x;
+        const running = combine === "sum" || combine === "prod";
+        add(g.cumulative(source, axis, combine, next() < 0.5), exactly && !running);
+        if (exactly) add(g.argsort(x, axis, next() < 0.5), true);
+      },
+    ],
+    [
       2,
       () => {
         // A position along an axis, as masks use it.

@@ -201,6 +201,22 @@ export const cases: Partial<Record<Primitive, readonly Case[]>> = {
       f: ([i, x]) => [b.scatterAdd(i, x, 1, 3)],
     },
   ],
+  cumulative: (["sum", "prod", "max", "min"] as const).flatMap((combine) =>
+    [false, true].flatMap((reverse) => [
+      one([2, 5], (x) => b.cumulative(x, 1, combine, reverse)),
+      one([4, 3], (x) => b.cumulative(x, 0, combine, reverse)),
+      one([2, 3, 2], (x) => b.cumulative(x, 1, combine, reverse)),
+      one([1], (x) => b.cumulative(x, 0, combine, reverse)),
+      one([2, 0], (x) => b.cumulative(x, 1, combine, reverse)),
+      one([7], (x) => b.cumulative(x, 0, combine, reverse), ints),
+    ]),
+  ),
+  argsort: [false, true].flatMap((descending) => [
+    one([2, 5], (x) => b.argsort(x, 1, descending)),
+    one([4, 3], (x) => b.argsort(x, 0, descending), ints),
+    one([2, 0], (x) => b.argsort(x, 1, descending)),
+    one([9], (x) => b.gather(x, b.argsort(x, 0, descending), 0)),
+  ]),
   alias: unary(b.alias),
   detach: [one([2], (x) => b.detach(b.detach(x)))],
   assign: [{ inputs: [{ shape: [2] }], f: ([x]) => [b.assign(x, b.mul(x, x))] }],
