@@ -220,9 +220,8 @@ function mergeMeeting(
     if (other.members.size + into.members.size > maxMembers) continue;
     if (dependsOn(into, other) && !onlyThrough(into, other)) continue;
     if (dependsOn(other, into)) continue;
-    // Read the other space in this one's variables: a map's where n is, if it has n's shape, else (and a row's always:
-    // its axes must stay what they are) in row-major order. Members
-    // that this group uses must then sit at the same element.
+    // Read the other space in this one's variables: a map's where n is, if it has n's shape, else in row-major order (a
+    // row's always, since its axes must stay what they are). What this group uses must then sit at the same element.
     const at =
       other.kind === "map" && sameShape(other.space, n.shape)
         ? into.members.get(n)!
