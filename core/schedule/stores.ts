@@ -134,11 +134,23 @@ export function decideStores(
 /** Kinds of groups that evaluate each element of an operand of their own size once. */
 const readsOnce: ReadonlySet<Group["kind"]> = new Set(["map", "matmul", "scan", "sort"]);
 
+/**
+ * Does `user` need each element of `n` once, at its own place? Through a shift (pad, slice, window) it may need several,
+ * and a chain of those would be evaluated again and again.
+ */
+function usesInPlace(user: Node, n: Node): boolean {
+  return user.src.every((s) => {
+    if (beneath(s) !== n) return true;
+    while (s !== n && (s.op === "reshape" || s.op === "permute")) s = s.src[0];
+    return s === n;
+  });
+}
+
 /** More than this is not moved into a reader, even if nobody else needs it. */
 const maxMoved = 100;
 
 /**
- * A costly value that only one other kernel needs is computed there, not here: gelu's derivative belongs into the
+ * A costly value that only one other kernel needs, once per element, is computed there, not here: gelu's derivative belongs into the
  * backward pass and need not wait in memory. (Reductions along a row would evaluate it once per phase: not those.)
  */
 function leaveToReader(
@@ -170,8 +182,7 @@ function leaveToReader(
       readsOnce.has(reader.kind) &&
       numel(reader.space) === numel(n.shape) &&
       readers.every(
-        (user) =>
-          (isAligned(user) || isLine(user)) && (home.get(user) === reader || !needed.has(user)),
+        (user) => (isAligned(user) || isLine(user)) && needed.has(user) && usesInPlace(user, n),
       );
     if (movable) {
       group.stores.delete(n);

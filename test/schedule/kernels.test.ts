@@ -139,6 +139,16 @@ describe("gradients", () => {
   });
 });
 
+test("a chain of shifted products does not unroll into one kernel", async () => {
+  // Each level of the product's gradient reads the one before at two places: inlined, they would double every time.
+  const long = randn([4, 2000]);
+  for (const f of [(t: Tensor) => t.prod(1).sum(), (t: Tensor) => t.cumprod(1).sum()]) {
+    const { kernels } = await explain(compile(grad(f) as never), long as never);
+    expect(kernels.length).toBeLessThanOrEqual(12);
+    for (const k of kernels) expect(k.source.length).toBeLessThan(4000);
+  }
+});
+
 describe("optimizers", () => {
   test("AdamW for one parameter is one kernel", async () => {
     const p = randn([8, 10]);
