@@ -408,9 +408,6 @@ export const ge = (x: Index, c: number): Index => merge(x, num(-c), 1);
 /** ≥ 0 exactly when x < c. */
 export const lt = (x: Index, c: number): Index => merge(num(c - 1), x, -1);
 
-/** The condition that all of these are ≥ 0. */
-export const nonNegative = (...xs: readonly Index[]): Cond => xs;
-
 /** Drops what always holds, keeps the strongest of entries that differ by a constant; false: it never holds. */
 export function simplifyCond(cond: Cond): Cond | false {
   const strongest = new Map<string, Index>();

@@ -7,7 +7,7 @@ import { dtypes } from "../../dtype.ts";
 import { exactJson } from "../../graph/node.ts";
 import type { Storage } from "../../graph/primitives.ts";
 import type { Kernel } from "../../kernel/ir.ts";
-import { schedule } from "../../schedule/schedule.ts";
+import { bytesOf, schedule } from "../../schedule/schedule.ts";
 import type { Backend, CanonicalGraph, Executable } from "../backend.ts";
 import { Arena } from "./arena.ts";
 import { detectRelaxed, instantiate } from "./module.ts";
@@ -20,6 +20,12 @@ export interface WasmOptions {
   readonly address?: 32 | 64;
   /** Fused multiply-add where the engine has relaxed SIMD (default: if it has). */
   readonly relaxed?: boolean;
+}
+
+/** Memory that all programs share, as large as the most demanding one so far. */
+interface Block {
+  address: number;
+  bytes: number;
 }
 
 interface WasmStorage extends Storage {
@@ -36,8 +42,8 @@ export class WasmBackend implements Backend, Host {
   private readonly address: 32 | 64;
   private readonly relaxed: boolean;
   private readonly kernels = new Map<string, Compiled>();
-  private scratch = { address: 0, bytes: 0 };
-  private locals = { address: 0, bytes: 0 };
+  private readonly scratch: Block = { address: 0, bytes: 0 };
+  private readonly locals: Block = { address: 0, bytes: 0 };
   /** Argument blocks of programs that were collected. */
   private readonly retired = new FinalizationRegistry<readonly number[]>((blocks) => {
     for (const block of blocks) this.arena.free(block);
@@ -54,14 +60,20 @@ export class WasmBackend implements Backend, Host {
   prepare(graph: CanonicalGraph): Executable {
     const plan = schedule(graph.inputs, graph.outputs);
     this.reserved = [];
-    const program = new Program(plan, graph.randoms, this);
-    const sizes = plan.outputs.map(({ node }) => storageBytes(node.dtype, node.shape));
-    this.locals = this.grow(this.locals, program.localsBytes);
+    let program: Program;
+    try {
+      program = new Program(plan, graph.randoms, this);
+    } catch (error) {
+      for (const block of this.reserved) this.arena.free(block);
+      throw error;
+    }
+    const sizes = plan.outputs.map(({ node }) => bytesOf(node));
     const executable: Executable = {
       kernels: program.reports,
       scratchBytes: plan.scratchBytes,
       run: (inputs, words, donate) => {
-        this.scratch = this.grow(this.scratch, plan.scratchBytes);
+        this.grow(this.scratch, plan.scratchBytes);
+        this.grow(this.locals, program.localsBytes);
         const outputs: WasmStorage[] = [];
         try {
           for (const [i, bytes] of sizes.entries()) {
@@ -169,15 +181,12 @@ export class WasmBackend implements Backend, Host {
     return { bytes, address: this.arena.allocate(bytes), freed: false };
   }
 
-  private grow(
-    block: { address: number; bytes: number },
-    bytes: number,
-  ): { address: number; bytes: number } {
-    if (bytes <= block.bytes) return block;
+  /** A block that could not be had leaves an empty one, so that what was freed is never used again. */
+  private grow(block: Block, bytes: number): void {
+    if (bytes <= block.bytes) return;
     if (block.bytes > 0) this.arena.free(block.address);
-    return { address: this.arena.allocate(bytes), bytes };
+    block.bytes = 0;
+    block.address = this.arena.allocate(bytes);
+    block.bytes = bytes;
   }
 }
-
-const storageBytes = (dtype: DType, shape: readonly number[]): number =>
-  shape.reduce((n, d) => n * d, dtypes[dtype].bytes);

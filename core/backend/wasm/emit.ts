@@ -241,6 +241,3 @@ export function emitKernels(kernels: readonly Kernel[], options: EmitOptions): E
   const memory = { address: options.address, shared: options.shared ?? false };
   return { bytes: assemble(sources, memory), scratchBytes };
 }
-
-export const emitModule = (kernels: readonly Kernel[], options: EmitOptions): Uint8Array =>
-  emitKernels(kernels, options).bytes;
