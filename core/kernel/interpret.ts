@@ -328,6 +328,10 @@ class Machine {
           this.env[slot] = inside ? v : 0;
         };
       }
+      case "shared":
+      case "barrier":
+      case "allReduce":
+        throw new KernelError(`${s.k}: no kernel for a CPU`);
     }
   }
 

@@ -7,6 +7,9 @@
  * A `vector` loop is single-program-multiple-data over lanes, as in ispc (Pharr & Mark 2012): its body reads as the
  * program of one iteration, iterations are independent except for accumulators declared outside the loop, which
  * are combined over the lanes when the loop ends. So tails need no code here: a backend masks them.
+ *
+ * A kernel with `threads` is scheduled for a GPU: each invocation of a workgroup runs the body, control flow may differ
+ * between invocations except around barriers, and vector loops have a constant extent of at most 4 (one vec4).
  */
 import type { DType } from "../dtype.ts";
 import type { Primitive } from "../graph/primitives.ts";
@@ -138,7 +141,16 @@ export type Stmt =
   | { readonly k: "if"; readonly cond: Cond; readonly body: readonly Stmt[] }
   /** Declares the i32 variable `name` as `value` checked against 0 … size-1: outside, the kernel raises its error flag
    *  (IndexOutOfRangeError at the next read) and goes on with 0. Index expressions use it through `value(name)`. */
-  | { readonly k: "position"; readonly name: string; readonly value: Value; readonly size: number };
+  | { readonly k: "position"; readonly name: string; readonly value: Value; readonly size: number }
+  /** GPU: scratch of `size` elements that the invocations of a workgroup share, read and written like a local, not
+   *  initialised. Declared at the top of a body. */
+  | { readonly k: "shared"; readonly name: string; readonly dtype: DType; readonly size: number }
+  /** GPU: every invocation of the workgroup waits for the others; they then see what was written to shared scratch.
+   *  In uniform control flow only. */
+  | { readonly k: "barrier" }
+  /** GPU: combines an accumulator over groups of `width` neighbouring invocations (a power of two that divides their
+   *  number), in a fixed order; all of a group then hold the result. In uniform control flow only. */
+  | { readonly k: "allReduce"; readonly name: string; readonly width: number };
 
 export interface BufferInfo {
   readonly dtype: DType;
@@ -164,8 +176,11 @@ export interface Kernel {
   readonly buffers: readonly BufferInfo[];
   /** Number of run-time scalar words. */
   readonly scalars: number;
-  /** The parallel range: iterations are independent of one another and may run in any order or at once. */
+  /** The parallel range: iterations are independent of one another and may run in any order or at once. On a GPU an
+   *  iteration is a workgroup. */
   readonly range: { readonly var: string; readonly extent: number };
+  /** GPU: the invocations of a workgroup; the body is the program of each. */
+  readonly threads?: { readonly var: string; readonly extent: number };
   readonly body: readonly Stmt[];
   readonly flops: number;
 }

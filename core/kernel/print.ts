@@ -140,6 +140,12 @@ export function formatHead(s: Stmt): string {
       return `if ${formatCond(s.cond)}`;
     case "position":
       return `position ${s.name} = ${formatValue(s.value)} in 0..${s.size - 1}`;
+    case "shared":
+      return `shared ${s.name}: ${s.dtype}[${s.size}]`;
+    case "barrier":
+      return "barrier";
+    case "allReduce":
+      return `allReduce ${s.name} over ${s.width}`;
   }
 }
 
@@ -157,9 +163,10 @@ export function formatStmts(body: readonly Stmt[], indent = ""): string {
 export function formatKernel(kernel: Kernel): string {
   const buffers = kernel.buffers.map((b, i) => `buf${i}: ${b.access} ${b.dtype}[${b.size}]`);
   if (kernel.scalars > 0) buffers.push(`${kernel.scalars} scalars`);
-  const { range } = kernel;
+  const { range, threads } = kernel;
+  const invocations = threads ? `, threads ${threads.var} < ${threads.extent}` : "";
   return (
     `${kernel.kind} ${kernel.name}(${buffers.join(", ")})\n` +
-    `parallel ${range.var} < ${range.extent} {\n${formatStmts(kernel.body, "  ")}}\n`
+    `parallel ${range.var} < ${range.extent}${invocations} {\n${formatStmts(kernel.body, "  ")}}\n`
   );
 }
