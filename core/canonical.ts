@@ -8,7 +8,7 @@
  */
 import type { CanonicalGraph } from "./backend/backend.ts";
 import { TransformError } from "./errors.ts";
-import { exactJson, is, type Node, rawNode, type SubGraph } from "./graph/node.ts";
+import { copying, exactJson, is, type Node, rawNode, type SubGraph } from "./graph/node.ts";
 import { type AttrsOf, placeholder, type Region } from "./graph/primitives.ts";
 
 export interface Canonical<Slot extends object> {
@@ -208,9 +208,10 @@ class Numbering<Slot extends object> {
     }
     let line = `${n.op} ${sources} `;
     if (is(n, "region")) {
-      const { kind, name, body, scan } = n.attrs.region;
+      const { kind, name, body, scan, attention } = n.attrs.region;
       const loop = scan && `${scan.length},${scan.carries},${scan.xs},${scan.reverse}`;
-      line += `${kind} ${name} ${loop ?? ""} {${canonicalBody(body).key}}`;
+      const own = attention && `${attention.pass},${attention.causal},${attention.scale}`;
+      line += `${kind} ${name} ${loop ?? own ?? ""} {${canonicalBody(body).key}}`;
     } else line += attrsText(n);
     // Clones of a checkpoint keep apart from the originals; which clone it is must not enter the key.
     if (n.recompute !== 0) {
@@ -238,8 +239,10 @@ class Numbering<Slot extends object> {
       const n = this.nodes[i];
       const src = this.sources[i].map((s) => values[s]);
       const attrs = (is(n, "region") ? canonicalRegion(n) : n.attrs) as AttrsOf[typeof n.op];
+      copying(n);
       values[i] = rawNode(n.op, src, attrs, n.dtype, n.shape, n.device, n.recompute);
     }
+    copying(null);
     const randoms = this.#randomNumbers.map((i) => values[i] as Node<"random">);
     return { values, randoms };
   }
@@ -300,10 +303,10 @@ function canonicalBody(body: SubGraph): Body {
   return made;
 }
 
-/** The region without its gradient rule, which may hold on to the caller's tensors. */
+/** The region without its own transforms, which may hold on to the caller's tensors. */
 function canonicalRegion(n: Node<"region">): AttrsOf["region"] {
-  const { kind, name, body, scan } = n.attrs.region;
-  const region: Region = { kind, name, body: canonicalBody(body).graph(), ...(scan && { scan }) };
+  const { vjp: _vjp, batch: _batch, ...rest } = n.attrs.region;
+  const region: Region = { ...rest, body: canonicalBody(rest.body).graph() };
   return { uid: n.attrs.uid, region };
 }
 

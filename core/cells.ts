@@ -16,6 +16,8 @@ export interface CellAccess {
   isExclusive(t: Tensor): boolean;
   /** Whether the program was given this gradient's cell and may look at it again. */
   isHeld(grad: Tensor): boolean;
+  /** Whether the active trace did not make this tensor: it is state, or stands for an argument. */
+  isOutside(t: Tensor): boolean;
   /** A stand-in for an argument during a trace, and what the trace knows of it. */
   standIn(t: Tensor): CellState;
   /** Ends a trace for a cell: notes what it holds now and gives back what it held before. */

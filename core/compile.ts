@@ -5,6 +5,7 @@
  *
  * State is found by cell (trace.ts). Idea: JAX's `jit` for the tracing, PyTorch's CUDA graphs for the replay.
  */
+import { isAnomalyEnabled } from "./anomaly.ts";
 import { cells } from "./cells.ts";
 import { type Device, defaultDevice, deviceNamed } from "./device.ts";
 import type { DType } from "./dtype.ts";
@@ -43,6 +44,8 @@ interface Signature {
   /** Different cells among the arguments. */
   readonly distinct: number;
   readonly gradMode: boolean;
+  /** Plans that detectAnomaly checks are other plans. */
+  readonly checked: boolean;
   readonly device: DeviceName;
 }
 
@@ -139,7 +142,8 @@ export class Compiled {
       first: found.indexOf(t),
     }));
     const distinct = new Set(found).size;
-    return { spec, types, distinct, gradMode: isGradEnabled(), device: defaultDevice().name };
+    const mode = { gradMode: isGradEnabled(), checked: isAnomalyEnabled() };
+    return { spec, types, distinct, ...mode, device: defaultDevice().name };
   }
 
   #trace(tensors: readonly Tensor[], spec: TreeSpec): Recorded {
@@ -169,8 +173,9 @@ export class Compiled {
 }
 
 function accepts(signature: Signature, args: readonly unknown[], tensors: Tensor[]): boolean {
-  const { spec, types, distinct, gradMode, device } = signature;
+  const { spec, types, distinct, gradMode, checked, device } = signature;
   if (gradMode !== isGradEnabled() || device !== defaultDevice().name) return false;
+  if (checked !== isAnomalyEnabled()) return false;
   if (!matches(spec, args, tensors)) return false;
   if (types.length > 1 && new Set(tensors).size !== distinct) return false;
   for (let i = 0; i < types.length; i++) {

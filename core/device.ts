@@ -1,19 +1,29 @@
 /**
  * @file Devices: a backend with its queue, its plan cache and its memory. A device takes nodes (or, from compile.ts,
- * a finished plan) and gives handles that are filled when the job has run; it knows nothing of tensor cells.
+ * a finished plan) and gives handles that are filled when the job has run; a device knows nothing of tensor cells.
  * It also decides when garbage is collected, as only results that the program holds rely on the collector.
  */
+import { isAnomalyEnabled } from "./anomaly.ts";
 import type { Backend, CanonicalGraph, Executable } from "./backend/backend.ts";
 import { ReferenceBackend } from "./backend/reference.ts";
 import { WasmBackend } from "./backend/wasm/backend.ts";
+import {
+  type AdapterInfo,
+  type AdapterOptions,
+  describeAdapter,
+  requestGpu,
+} from "./backend/webgpu/adapter.ts";
+import { WebGpuBackend } from "./backend/webgpu/backend.ts";
 import { type Canonical, canonicalize } from "./canonical.ts";
+import { cells, pendingCells } from "./cells.ts";
+import { checkedPlan } from "./diagnose.ts";
 import type { DType, TypedArray } from "./dtype.ts";
-import { DeviceError, describe, OutOfMemoryError, TransformError } from "./errors.ts";
+import { DeviceError, describe, LimitError, OutOfMemoryError, TransformError } from "./errors.ts";
 import { type DeviceName, is, type Node } from "./graph/node.ts";
 import { nextTurn, Queue } from "./queue.ts";
 import { formatShape, numel, type Shape } from "./shape.ts";
 import { Step, type StepIo } from "./step.ts";
-import { Handle, Pool } from "./storage.ts";
+import { type Allocation, Handle, Pool } from "./storage.ts";
 
 const MAX_PLANS = 256;
 /** Live bytes may grow by this much, or double, before a collection is tried. */
@@ -95,6 +105,11 @@ export class Device {
 
   /** The plan of a canonical graph, from the cache if it was prepared before. */
   plan<Slot extends object>(graph: Canonical<Slot>): Executable {
+    if (!isAnomalyEnabled()) return this.#planOf(graph);
+    return checkedPlan(this.backend, graph.build, () => this.#planOf(graph));
+  }
+
+  #planOf<Slot extends object>(graph: Canonical<Slot>): Executable {
     const known = this.#plans.get(graph.key);
     if (known) {
       // Least recently used first: a Map iterates in the order of insertion.
@@ -125,7 +140,9 @@ export class Device {
       get scratchBytes() {
         return made?.scratchBytes ?? 0;
       },
+      prepare: (...args) => (made ??= this.backend.prepare(graph)).prepare?.(...args),
       run: (...args) => (made ??= this.backend.prepare(graph)).run(...args),
+      ended: () => made!.ended?.(),
     };
   }
 
@@ -168,6 +185,11 @@ export class Device {
     return outputs;
   }
 
+  /** Gives the device back. Whatever is queued, and every later use of its tensors, fails; init() makes a new one. */
+  destroy(): void {
+    this.backend.destroy?.();
+  }
+
   /** Enqueues a run; `outputOf[i]` is the result that fills `io.outputs[i]`. */
   submit(
     executable: Executable,
@@ -187,6 +209,16 @@ export class Device {
   /** A copy of the data on the device, at the call; waits for memory only if there is none. */
   upload(data: TypedArray, dtype: DType, shape: Shape): Handle {
     const handle = new Handle(this.name, dtype, shape);
+    const { maxBindingBytes = Infinity } = this.backend;
+    if (handle.bytes > maxBindingBytes)
+      throw new LimitError(
+        describe(
+          "tensor",
+          `at most ${maxBindingBytes} bytes on ${this.name}`,
+          `${dtype}${formatShape(shape)}, ${handle.bytes} bytes`,
+          "split it, or use a narrower dtype",
+        ),
+      );
     const send = (source: TypedArray) =>
       handle.fill(this.pool.claim(this.backend.upload(source, dtype), dtype, shape));
     try {
@@ -202,37 +234,46 @@ export class Device {
     return handle;
   }
 
-  /** Reads a value after everything that is queued. */
+  /** Reads a value as it is after everything that is queued. */
   read(handle: Handle): Promise<TypedArray> {
     return new Promise((resolve, reject) => {
+      const deliver = async (data: Promise<TypedArray>, allocation: Allocation) => {
+        const { pending } = allocation;
+        const value = await data;
+        await pending?.settled;
+        if (allocation.failure !== undefined) throw allocation.failure;
+        return value;
+      };
       const run = () => {
-        const { storage } = handle.read();
-        resolve(this.backend.download(storage, handle.dtype, numel(handle.shape)));
+        const allocation = handle.read();
+        const data = this.backend.download(allocation.storage, handle.dtype, numel(handle.shape));
+        resolve("then" in data ? deliver(data, allocation) : data);
       };
       if (this.queue.idle) run();
-      else this.queue.enqueue({ step: false, barrier: true, run, fail: reject, cancel: reject });
+      else this.queue.enqueue({ step: false, run, fail: reject, cancel: reject });
     });
   }
 
   /** Resolves when the handles are filled; rejects with what went wrong. */
   finished(handles: readonly Handle[]): Promise<void> {
     return new Promise((resolve, reject) => {
-      const run = () => {
-        const failed = handles.find((h) => h.error !== undefined);
-        if (failed) reject(failed.error);
+      const check = () => {
+        const failed = handles.find((h) => h.failure !== undefined);
+        if (failed) reject(failed.failure);
         else resolve();
       };
-      this.queue.enqueue({ step: false, barrier: true, run, fail: reject, cancel: reject });
+      const run = () => void (this.queue.settled()?.then(check) ?? check());
+      this.queue.enqueue({ step: false, run, fail: reject, cancel: reject });
     });
   }
 
-  /** Frees a value as soon as the jobs that read it have run. */
+  /** Frees a value as soon as the jobs that read it were submitted. */
   dispose(handle: Handle): void {
     if (handle.disposed) return;
     handle.disposed = true;
     const run = () => handle.release();
     if (this.queue.idle) run();
-    else this.queue.enqueue({ step: false, barrier: true, run, fail: run, cancel: run });
+    else this.queue.enqueue({ step: false, run, fail: run, cancel: run });
   }
 
   #explain(error: OutOfMemoryError): OutOfMemoryError {
@@ -271,8 +312,8 @@ function garbageCollector(): (() => void) | null {
   return collector;
 }
 
-export interface DeviceOptions {
-  /** "auto" takes the fastest device there is. */
+export interface DeviceOptions extends AdapterOptions {
+  /** "auto" takes a GPU if there is one, else WebAssembly; it never takes a GPU that is computed on the CPU. */
   device?: DeviceName | "auto";
   /** Bytes that tensors may take on the device. */
   budget?: number;
@@ -280,30 +321,58 @@ export interface DeviceOptions {
   address?: 32 | 64;
 }
 
+export interface DeviceInfo {
+  readonly name: DeviceName;
+  /** Why it is this one, in a line. */
+  readonly reason: string;
+  /** webgpu: the adapter, and the limits and optional features that its device has. */
+  readonly adapter?: AdapterInfo;
+  readonly limits?: Readonly<Record<string, number>>;
+  readonly features?: readonly string[];
+}
+
 const made = new Map<DeviceName, Device>();
 let chosen: { readonly device: Device; readonly reason: string } | undefined;
-
-function makeBackend(name: DeviceName, { budget, address }: DeviceOptions): Backend {
-  if (name === "reference") return new ReferenceBackend();
-  return new WasmBackend({ ...(budget && { budget }), ...(address && { address }) });
-}
+/** Why "auto" has no GPU, once init() has looked for one. */
+let noGpu = "init() was not awaited, and only it finds GPUs";
 
 /** Makes `device` the one of its name: for backends with other settings than init() offers, before any tensor. */
 export function registerDevice(device: Device): void {
+  // What is pending on the one before can be had only there.
+  for (const cell of pendingCells)
+    if (cells.peek(cell).device === device.name) pendingCells.delete(cell);
   made.set(device.name, device);
   if (chosen?.device.name === device.name) chosen = { device, reason: chosen.reason };
 }
 
-/** The device of a name; made when it is first asked for. */
-export function deviceNamed(name: DeviceName, options: DeviceOptions = {}): Device {
+/** The device of a name; made when it is first asked for, except that GPUs are found by init(). */
+export function deviceNamed(name: DeviceName, { budget, address }: DeviceOptions = {}): Device {
   const known = made.get(name);
   if (known) return known;
+  if (name === "webgpu")
+    throw new DeviceError(
+      describe(
+        "webgpu",
+        'await init({ device: "webgpu" }) at the start of the program',
+        "a use of the device before",
+        "finding a GPU takes an asynchronous call",
+      ),
+    );
   if (name !== "wasm" && name !== "reference")
-    throw new DeviceError(describe("init", "device 'auto', 'wasm' or 'reference'", `'${name}'`));
-  const device = new Device(makeBackend(name, options));
+    throw new DeviceError(
+      describe("init", "device 'auto', 'webgpu', 'wasm' or 'reference'", `'${name}'`),
+    );
+  const backend =
+    name === "reference"
+      ? new ReferenceBackend()
+      : new WasmBackend({ ...(budget && { budget }), ...(address && { address }) });
+  const device = new Device(backend);
   made.set(name, device);
   return device;
 }
+
+/** All that were made. */
+export const devices = (): Device[] => [...made.values()];
 
 /** Where tensors are made when nothing else says so: the device that init() chose, else "auto". */
 export function defaultDevice(): Device {
@@ -315,15 +384,26 @@ export function setDefaultDevice(name: DeviceName | "auto"): void {
 }
 
 /** The default device, and why it is that one. */
-export function deviceInfo(): { readonly name: DeviceName; readonly reason: string } {
+export function deviceInfo(): DeviceInfo {
   const { device, reason } = chosen ?? choose({});
-  return { name: device.name, reason };
+  const { name, backend } = device;
+  if (!(backend instanceof WebGpuBackend)) return { name, reason };
+  return { name, reason, ...backend.describe() };
+}
+
+/** A GPU that "auto" may take. */
+function hardware(): Device | null {
+  const device = made.get("webgpu");
+  const { backend } = device ?? {};
+  return backend instanceof WebGpuBackend && !backend.lost && !backend.info.software
+    ? device!
+    : null;
 }
 
 function choose(options: DeviceOptions): { readonly device: Device; readonly reason: string } {
-  const { device = "auto", budget, address } = options;
-  const name = device === "auto" ? "wasm" : device;
-  if (made.has(name) && (budget !== undefined || address !== undefined))
+  const { device: wanted = "auto", budget, address } = options;
+  const name = wanted !== "auto" ? wanted : hardware() ? "webgpu" : "wasm";
+  if (name !== "webgpu" && made.has(name) && (budget !== undefined || address !== undefined))
     throw new DeviceError(
       describe(
         "init",
@@ -332,12 +412,66 @@ function choose(options: DeviceOptions): { readonly device: Device; readonly rea
         "call init() at the start of the program",
       ),
     );
+  const device = deviceNamed(name, options);
   const reason =
-    device === "auto" ? "auto: WebAssembly runs on every processor" : "chosen by the program";
-  return (chosen = { device: deviceNamed(name, options), reason });
+    wanted !== "auto"
+      ? "chosen by the program"
+      : name === "webgpu"
+        ? `auto: ${describeAdapter((device.backend as WebGpuBackend).info)}`
+        : `auto: WebAssembly runs on every processor; no GPU: ${noGpu}`;
+  return (chosen = { device, reason });
 }
 
-/** Chooses and prepares the default device. Needed only for other settings than the defaults. */
+/** The device of the GPU that is being looked for, if one is. */
+let opening: Promise<Device> | null = null;
+
+async function openGpu(options: DeviceOptions): Promise<Device> {
+  const { budget, powerPreference, adapter, features, toggles, dawnBackend } = options;
+  const known = made.get("webgpu");
+  const settings = { budget, powerPreference, adapter, features, toggles, dawnBackend };
+  if (known && !known.backend.lost) {
+    const set = Object.entries(settings).filter(([, value]) => value !== undefined);
+    // What was asked for then is asked for again: the same device.
+    if (set.every(([key, value]) => isDeepEqual(gpuSettings[key], value))) return known;
+    throw new DeviceError(
+      describe(
+        "init",
+        `the settings that the GPU was opened with, or none`,
+        set.map(([key]) => key).join(", "),
+        "destroy() the device first: its tensors are gone then",
+      ),
+    );
+  }
+  const gpu = await requestGpu(options);
+  const device = new Device(new WebGpuBackend(gpu, { ...(budget && { budget }) }));
+  gpuSettings = settings;
+  registerDevice(device);
+  return device;
+}
+
+let gpuSettings: Readonly<Record<string, unknown>> = {};
+const isDeepEqual = (a: unknown, b: unknown): boolean => JSON.stringify(a) === JSON.stringify(b);
+
+/**
+ * Chooses and prepares the default device. To be awaited before the first tensor by programs that want a GPU; others need
+ * it only for other settings than the defaults. After a GPU was lost, it opens a new one.
+ */
 export async function init(options: DeviceOptions = {}): Promise<Device> {
+  const { device = "auto" } = options;
+  if (device === "auto" || device === "webgpu") {
+    try {
+      const adapter = options.adapter ?? (device === "auto" ? "hardware" : undefined);
+      while (opening) await opening.catch(() => {});
+      opening = openGpu({ ...options, ...(adapter && { adapter }) });
+      const opened = await opening.finally(() => {
+        opening = null;
+      });
+      if (options.adapter === "software")
+        return (chosen = { device: opened, reason: "chosen by the program" }).device;
+    } catch (error) {
+      if (device === "webgpu" || !(error instanceof DeviceError)) throw error;
+      noGpu = error.message.split("\n")[0];
+    }
+  }
   return choose(options).device;
 }

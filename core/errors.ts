@@ -28,6 +28,46 @@ export class DTypeError extends HinodeError {}
 export class ArgumentError extends HinodeError {}
 /** Tensors of several devices in one operation, or a device that cannot be had. */
 export class DeviceError extends HinodeError {}
+/** The GPU went away, or was destroyed: its tensors are gone. init() makes a new device. */
+export class DeviceLostError extends DeviceError {}
+/** Something larger than the device can bind or address; collecting garbage does not help. */
+export class LimitError extends DeviceError {}
+/** A line of the program. */
+export interface CallSite {
+  readonly file: string;
+  readonly line: number;
+  readonly column: number;
+}
+
+/** What an AnomalyError knows of the operation. */
+export interface AnomalyDetails {
+  readonly op: string;
+  readonly shape: readonly number[];
+  readonly dtype: string;
+  /** A part of a derivative; `forward` is what it belongs to. */
+  readonly gradient: boolean;
+  /** Null if it was recorded before detectAnomaly was on. */
+  readonly site: CallSite | null;
+  readonly forward: { readonly op: string; readonly site: CallSite | null } | null;
+  /** The path of the module that called it. */
+  readonly module: string | null;
+}
+
+/** detectAnomaly found an operation that made a NaN or an infinity. */
+export class AnomalyError extends HinodeError implements AnomalyDetails {
+  declare readonly op: string;
+  declare readonly shape: readonly number[];
+  declare readonly dtype: string;
+  declare readonly gradient: boolean;
+  declare readonly site: CallSite | null;
+  declare readonly forward: { readonly op: string; readonly site: CallSite | null } | null;
+  declare readonly module: string | null;
+
+  constructor(message: string, details: AnomalyDetails) {
+    super(message);
+    Object.assign(this, details);
+  }
+}
 /** Misuse of a transform: reading a traced value, differentiating what has no gradient. */
 export class TransformError extends HinodeError {}
 /** An index outside its dimension, found while a kernel ran. */

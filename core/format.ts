@@ -20,10 +20,11 @@ const lineWidth = 88;
  */
 export function describeTensor(x: Tensor): string {
   const handle = handleOf(cells.peek(x));
-  const storage = handle?.error === undefined ? handle?.allocation?.storage : undefined;
+  const storage = handle?.failure === undefined ? handle?.allocation?.storage : undefined;
   if (!handle || !storage) return layoutTensor(x, null);
   const { backend } = deviceNamed(handle.device);
-  return layoutTensor(x, backend.download(storage, x.dtype, numel(x.shape)));
+  if (backend.asynchronous) return layoutTensor(x, "values on the GPU, see print(x)");
+  return layoutTensor(x, backend.download(storage, x.dtype, numel(x.shape)) as TypedArray);
 }
 
 /** Waits for the values and prints the tensor on the console. */
@@ -32,12 +33,15 @@ export async function print(x: Tensor): Promise<void> {
   console.log(layoutTensor(x, data));
 }
 
-function layoutTensor(x: Tensor, data: TypedArray | null): string {
+function layoutTensor(x: Tensor, data: TypedArray | string | null): string {
   const name = x.name === undefined ? "" : `${x.name}: `;
   const facts = [`shape ${formatShape(x.shape)}`, x.dtype, x.device];
   if (x.requiresGrad) facts.push("requiresGrad");
   const head = `${name}Tensor(`;
-  const values = data ? formatValues(data, x.shape, x.dtype, head.length) : "not computed yet";
+  const values =
+    typeof data === "object" && data
+      ? formatValues(data, x.shape, x.dtype, head.length)
+      : (data ?? "not computed yet");
   return `${head}${values}, ${facts.join(", ")})`;
 }
 

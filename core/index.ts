@@ -4,6 +4,7 @@
  */
 import "./ops/methods.ts";
 
+export { isAnomalyEnabled, setDetectAnomaly } from "./anomaly.ts";
 export {
   backward,
   detach,
@@ -17,6 +18,7 @@ export {
   zeroGrad,
 } from "./autograd.ts";
 export { type CompileOptions, compile } from "./compile.ts";
+export { detectAnomaly } from "./detect-anomaly.ts";
 export {
   type Device,
   type DeviceOptions,
@@ -26,7 +28,7 @@ export {
   init,
   setDefaultDevice,
 } from "./device.ts";
-export { type DType, dtypes, promote, type TypedArray } from "./dtype.ts";
+export { type DType, dtypes, floatLimits, promote, type TypedArray } from "./dtype.ts";
 export * from "./errors.ts";
 export { type Explanation, explain } from "./explain.ts";
 export { formatValues } from "./format.ts";
@@ -43,10 +45,15 @@ export {
   vmap,
 } from "./functional.ts";
 export type { DeviceName } from "./graph/node.ts";
+export { type GradientHook, HookHandle } from "./hooks.ts";
 export * from "./ops/activation.ts";
 export * from "./ops/activation-more.ts";
 export * from "./ops/arithmetic.ts";
-export { type AttentionOptions, scaledDotProductAttention } from "./ops/attention.ts";
+export {
+  type AttentionOptions,
+  attentionWeights,
+  scaledDotProductAttention,
+} from "./ops/attention.ts";
 export type { Dim } from "./ops/axes.ts";
 export * from "./ops/batch-norms.ts";
 export * from "./ops/compare.ts";
@@ -65,14 +72,17 @@ export * from "./ops/counting.ts";
 export * from "./ops/create.ts";
 export * from "./ops/cumulative.ts";
 export * from "./ops/distances.ts";
+export * from "./ops/dynamic.ts";
 export { type AxisSizes, type EinopsReduction, einops } from "./ops/einops.ts";
 export { einsum } from "./ops/einsum.ts";
 export * from "./ops/extrema.ts";
 export * from "./ops/grids.ts";
 export * from "./ops/indexing.ts";
+export * from "./ops/interpolate.ts";
 export * from "./ops/join.ts";
 export * from "./ops/linear-algebra.ts";
 export * from "./ops/loss.ts";
+export * from "./ops/masking.ts";
 export * from "./ops/matmul.ts";
 export * from "./ops/metric-loss.ts";
 export * from "./ops/movement.ts";
@@ -105,6 +115,7 @@ export * from "./ops/sorting.ts";
 export * from "./ops/special.ts";
 export * from "./ops/trig.ts";
 export * from "./ops/unary.ts";
+export * from "./ops/unpooling.ts";
 export * from "./ops/windows.ts";
 export * from "./random.ts";
 export type { Shape } from "./shape.ts";

@@ -1,6 +1,6 @@
 /**
- * @file The command queue of a device: jobs run in the order of their calls, later than the call, at most two at
- * a time. Enqueueing never waits, so a training loop runs ahead of the device; beyond 64 waiting steps it is told to
+ * @file The command queue of a device: jobs are submitted in the order of their calls, later than the call, and at most
+ * two steps are in flight. Enqueueing never waits, so a training loop runs ahead of the device; beyond 64 waiting steps it is told to
  * await. A job that fails tells its own results and leaves the queue alive.
  */
 import { describe, OutOfMemoryError, QueueFullError } from "./errors.ts";
@@ -8,8 +8,9 @@ import { describe, OutOfMemoryError, QueueFullError } from "./errors.ts";
 export interface Job {
   /** Steps count towards the two limits; reads, uploads and frees are short, and somebody awaits them. */
   readonly step: boolean;
-  /** Runs only when all earlier jobs have ended: reads, frees. */
-  readonly barrier?: boolean;
+  /** What must happen before run(): the queue waits for it, and asks again until it returns nothing. */
+  prepare?(): Promise<void> | undefined;
+  /** Submits the work; the promise tells that it has ended. Jobs run one after another on the device. */
   run(): void | Promise<void>;
   fail(error: unknown): void;
   /** Called instead of run() when the job is aborted before it is submitted. */
@@ -52,9 +53,10 @@ export class Queue {
   readonly #keeper: MemoryKeeper;
   #jobs: Job[] = [];
   #waitingSteps = 0;
-  #inFlight = 0;
   #scheduled = false;
-  /** True while a collection runs: nothing is submitted meanwhile. */
+  /** What was submitted and has not ended. */
+  readonly #flying = new Set<Promise<void>>();
+  /** True while a collection runs or a job prepares: nothing is submitted meanwhile. */
   #paused = false;
   /** Errors after the last attempt. */
   readonly #final = new WeakSet<Error>();
@@ -64,8 +66,15 @@ export class Queue {
     this.#keeper = keeper;
   }
 
+  /** True when what is submitted now comes after everything that was enqueued. */
   get idle(): boolean {
-    return this.#jobs.length === 0 && this.#inFlight === 0 && !this.#paused;
+    return this.#jobs.length === 0 && !this.#paused;
+  }
+
+  /** Resolves when what is in flight now has ended; null if nothing is. */
+  settled(): Promise<void> | null {
+    if (this.#flying.size === 0) return null;
+    return Promise.all(this.#flying).then(() => {});
   }
 
   /** Throws when too many steps wait; called before a step changes anything. */
@@ -93,7 +102,7 @@ export class Queue {
       if (signal?.aborted) {
         this.cancel(() => true, signal.reason);
         reject(signal.reason);
-      } else if (this.idle) resolve();
+      } else if (this.idle && this.#flying.size === 0) resolve();
       else {
         const abort = () => this.cancel(() => true, signal!.reason);
         const settle = () => signal?.removeEventListener("abort", abort);
@@ -102,11 +111,12 @@ export class Queue {
           settle();
           reject(reason);
         };
-        const run = () => {
+        const done = () => {
           settle();
           resolve();
         };
-        this.enqueue({ step: false, barrier: true, run, fail: end, cancel: end });
+        const run = () => void (this.settled()?.then(done) ?? done());
+        this.enqueue({ step: false, run, fail: end, cancel: end });
       }
     });
   }
@@ -132,7 +142,7 @@ export class Queue {
     this.#scheduled = false;
     while (this.#jobs.length > 0 && !this.#paused) {
       const job = this.#jobs[0];
-      if (job.barrier ? this.#inFlight > 0 : this.#inFlight >= MAX_IN_FLIGHT) return;
+      if (job.step && this.#flying.size >= MAX_IN_FLIGHT) return;
       this.#jobs.shift();
       if (job.step) this.#waitingSteps--;
       if (job.step && this.#keeper.pressed()) {
@@ -146,35 +156,54 @@ export class Queue {
   }
 
   #submit(job: Job, attempt: number): void {
+    const failed = (error: unknown) => this.#failed(job, error, attempt);
     try {
-      const pending = job.run();
-      if (!pending) return;
-      this.#inFlight++;
-      pending
+      const waiting = job.prepare?.();
+      if (waiting) {
+        this.#pause(waiting, () => this.#submit(job, attempt), failed);
+        return;
+      }
+      const running = job.run();
+      if (!running) return;
+      const flight = running
         .catch((error) => job.fail(error))
         .finally(() => {
-          this.#inFlight--;
+          this.#flying.delete(flight);
           this.#schedule();
         });
+      this.#flying.add(flight);
     } catch (error) {
-      // Also what a job rethrows because one that it depends on has failed.
-      if (!(error instanceof OutOfMemoryError) || this.#final.has(error)) job.fail(error);
-      // What the program has dropped may not have been collected yet: yield, collect, and try again.
-      else if (attempt < MEMORY_ATTEMPTS) this.#collectThen(() => this.#submit(job, attempt + 1));
-      else {
-        const explained = this.#keeper.explain(error);
-        this.#final.add(explained);
-        job.fail(explained);
-      }
+      failed(error);
+    }
+  }
+
+  #failed(job: Job, error: unknown, attempt: number): void {
+    // Also what a job rethrows because one that it depends on has failed.
+    if (!(error instanceof OutOfMemoryError) || this.#final.has(error)) job.fail(error);
+    // What the program has dropped may not have been collected yet: yield, collect, and try again.
+    else if (attempt < MEMORY_ATTEMPTS) this.#collectThen(() => this.#submit(job, attempt + 1));
+    else {
+      const explained = this.#keeper.explain(error);
+      this.#final.add(explained);
+      job.fail(explained);
     }
   }
 
   #collectThen(next: () => void): void {
+    this.#pause(this.#keeper.collect(), next, next);
+  }
+
+  /** Submits nothing until the promise is settled. */
+  #pause(waiting: Promise<void>, next: () => void, failed: (error: unknown) => void): void {
     this.#paused = true;
-    this.#keeper.collect().finally(() => {
+    const resume = (go: () => void) => {
       this.#paused = false;
-      next();
+      go();
       this.#schedule();
-    });
+    };
+    waiting.then(
+      () => resume(next),
+      (error) => resume(() => failed(error)),
+    );
   }
 }

@@ -6,13 +6,13 @@
  * the counter moves on by one; inside a compiled function the leaf reads the generator again at
  * every replay. Uniforms are exact everywhere: the upper 24 bits times 2⁻²⁴.
  */
-import type { DType } from "./dtype.ts";
-import { ArgumentError, describe } from "./errors.ts";
+import { type DType, isFloat } from "./dtype.ts";
+import { ArgumentError, DTypeError, describe } from "./errors.ts";
 import * as g from "./graph/build.ts";
 import type { Node } from "./graph/node.ts";
 import { constant, randomBits } from "./graph/primitives.ts";
 import { checkShape } from "./ops/axes.ts";
-import { floatNode, literal, operandOf } from "./ops/promotion.ts";
+import { checkDType, floatNode, inWide, literal, operandOf } from "./ops/promotion.ts";
 import type { Shape } from "./shape.ts";
 import { fromNode, type Tensor } from "./tensor.ts";
 import { registerRandom } from "./trace.ts";
@@ -82,29 +82,34 @@ export interface RandomOptions {
   requiresGrad?: boolean;
 }
 
-/** Uniform in [0, 1), f32. */
-export function rand(shape: Shape, options: RandomOptions = {}): Tensor {
-  return made(uniformNode(bits("rand", shape, options)), options);
+export interface RandomFloatOptions extends RandomOptions {
+  /** A float type, f32 by default. Halves are drawn as f32 and rounded to nearest. */
+  dtype?: DType;
 }
 
-/** Normal with mean 0 and standard deviation 1, f32. */
-export function randn(shape: Shape, options: RandomOptions = {}): Tensor {
-  return made(normalNode("randn", shape, options), options);
+/** Uniform in [0, 1). Of f16 and bf16 the largest draws round to 1. */
+export function rand(shape: Shape, options: RandomFloatOptions = {}): Tensor {
+  return float("rand", uniformNode(bits("rand", shape, options)), options);
 }
 
-/** Uniform in [low, high), f32. */
-export function uniform(shape: Shape, low = 0, high = 1, options: RandomOptions = {}): Tensor {
+/** Normal with mean 0 and standard deviation 1. */
+export function randn(shape: Shape, options: RandomFloatOptions = {}): Tensor {
+  return float("randn", normalNode("randn", shape, options), options);
+}
+
+/** Uniform in [low, high). */
+export function uniform(shape: Shape, low = 0, high = 1, options: RandomFloatOptions = {}): Tensor {
   const u = uniformNode(bits("uniform", shape, options));
   const lit = (x: number) => literal("uniform", x, "f32");
-  return made(g.add(g.mul(u, lit(high - low)), lit(low)), options);
+  return float("uniform", g.add(g.mul(u, lit(high - low)), lit(low)), options);
 }
 
-/** Normal with the given mean and standard deviation, f32. */
-export function normal(shape: Shape, mean = 0, std = 1, options: RandomOptions = {}): Tensor {
+/** Normal with the given mean and standard deviation. */
+export function normal(shape: Shape, mean = 0, std = 1, options: RandomFloatOptions = {}): Tensor {
   if (!(std >= 0)) throw new ArgumentError(describe("normal", "std ≥ 0", String(std)));
   const z = normalNode("normal", shape, options);
   const lit = (x: number) => literal("normal", x, "f32");
-  return made(g.add(g.mul(z, lit(std)), lit(mean)), options);
+  return float("normal", g.add(g.mul(z, lit(std)), lit(mean)), options);
 }
 
 /** Integers in [low, high), i32 unless `dtype` is given. */
@@ -131,7 +136,7 @@ export function randint(
 export function bernoulli(p: Tensor, options: RandomOptions = {}): Tensor {
   const n = floatNode("bernoulli", p);
   const u = uniformNode(bits("bernoulli", n.shape, options));
-  return made(g.cast(g.lt(u, n), n.dtype), options);
+  return made(g.cast(g.lt(u, g.cast(n, "f32")), n.dtype), options);
 }
 
 /**
@@ -150,7 +155,7 @@ export function dropout(
   if (p === 1) return fromNode(g.mul(n, zero));
   const u = uniformNode(bits("dropout", n.shape, { generator }));
   const keep = g.lt(u, operandOf("dropout", 1 - p, "f32"));
-  const scaled = g.mul(n, g.scalarLike(n, Math.fround(1 / (1 - p))));
+  const scaled = inWide((m) => g.mul(m, g.scalarLike(m, Math.fround(1 / (1 - p)))), n);
   return fromNode(g.where(keep, scaled, zero));
 }
 
@@ -158,6 +163,13 @@ export function dropout(
 
 const bits = (op: string, shape: Shape, { generator = defaultGenerator }: RandomOptions): Node =>
   generator.bits(checkShape(op, shape));
+
+function float(op: string, n: Node, options: RandomFloatOptions): Tensor {
+  const { dtype = "f32" } = options;
+  checkDType(op, dtype);
+  if (!isFloat(dtype)) throw new DTypeError(describe(op, "a float dtype", dtype, "try randint"));
+  return made(g.cast(n, dtype), options);
+}
 
 function made(n: Node, { requiresGrad }: RandomOptions): Tensor {
   const t = fromNode(n);

@@ -13,6 +13,7 @@ import { formatShape } from "./shape.ts";
 import type { Handle } from "./storage.ts";
 import type { Tensor } from "./tensor.ts";
 import { runTrace, Trace } from "./trace.ts";
+import { hooksOf } from "./transform/hooks.ts";
 import { flatten, type TreeSpec, unflatten } from "./tree.ts";
 
 /** What one run of the function recorded. */
@@ -122,7 +123,14 @@ function recordWith(
     const hasGrad = gradRead ? gradBefore !== null : null;
     // Shapes and flags of arguments are part of the signature.
     if (of.cell || hasGrad !== null)
-      cellGuards.push({ ...of, requiresGrad: cell.requiresGrad, shape: cell.shape, hasGrad });
+      cellGuards.push({
+        ...of,
+        requiresGrad: cell.requiresGrad,
+        dtype: cell.dtype,
+        shape: cell.shape,
+        hasGrad,
+        hooks: hooksOf(cell),
+      });
     if (!valueLeaf) continue;
     leaves.set(valueLeaf, { ...of, grad: false });
     if (valueAfter === valueLeaf) continue;

@@ -15,6 +15,7 @@ import type { StepIo } from "./step.ts";
 import { Handle } from "./storage.ts";
 import { Tensor } from "./tensor.ts";
 import type { Draw } from "./trace.ts";
+import { hooksOf, type NodeHook } from "./transform/hooks.ts";
 
 /** A cell of the step: one that the function captured, or (null) the tensor passed as argument `index`. */
 export interface CellRef {
@@ -45,7 +46,9 @@ export interface OutputRef extends Part {
 /** What must hold of a cell for the plan to hold. */
 export interface CellGuard extends CellRef {
   readonly requiresGrad: boolean;
+  readonly dtype: DType;
   readonly shape: Shape;
+  readonly hooks: readonly NodeHook[] | null;
   /** Whether it had a gradient, if the function asked. */
   readonly hasGrad: boolean | null;
 }
@@ -87,14 +90,16 @@ export class Replay {
 
   /** Whether the plan holds now. */
   accepts(args: readonly Tensor[]): boolean {
-    const { cellGuards, guards, captured, own } = this.parts;
+    const { cellGuards, guards, captured, own, device } = this.parts;
+    if (device.backend.lost) return false;
     for (let i = 0; i < own.length; i++)
       if (own[i] ? args[i] !== own[i] : captured.has(args[i])) return false;
     for (let i = 0; i < cellGuards.length; i++) {
       const guard = cellGuards[i];
       const cell = guard.cell ?? args[guard.index];
-      if (cell.requiresGrad !== guard.requiresGrad) return false;
-      const { shape } = cells.peek(cell);
+      if (cell.requiresGrad !== guard.requiresGrad || hooksOf(cell) !== guard.hooks) return false;
+      const { dtype, shape } = cells.peek(cell);
+      if (dtype !== guard.dtype) return false;
       if (shape !== guard.shape && !sameShape(shape, guard.shape)) return false;
       if (guard.hasGrad !== null && (cells.peekGrad(cell) !== null) !== guard.hasGrad) return false;
     }

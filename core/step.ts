@@ -7,7 +7,7 @@ import type { Executable } from "./backend/backend.ts";
 import { HinodeError } from "./errors.ts";
 import type { Storage } from "./graph/primitives.ts";
 import type { Job } from "./queue.ts";
-import type { Allocation, Handle, Pool } from "./storage.ts";
+import type { Allocation, Handle, Pending, Pool } from "./storage.ts";
 
 /** What a run reads and writes. */
 export interface StepIo {
@@ -38,6 +38,12 @@ export class Step implements Job {
   /** Which result of the executable fills outputs[i]. */
   readonly #outputOf: readonly number[];
   readonly #io: StepIo;
+  /** The inputs, once the step's turn has come. */
+  #storages: Storage[] | undefined;
+  /** Inputs whose own run has not ended: if it fails, so does this one. */
+  readonly #unsettled: Allocation[] = [];
+  /** What this run wrote, once it is submitted. */
+  #written: { readonly handle: Handle; readonly allocation: Allocation }[] | undefined;
   /** Called once when the step has run, failed or been cancelled. */
   ended: (() => void) | undefined;
 
@@ -56,42 +62,98 @@ export class Step implements Job {
     this.step = counts;
   }
 
-  run(): void {
-    const { inputs, words, donate, outputs, overwritten } = this.#io;
+  prepare(): Promise<void> | undefined {
+    const { words, donate, overwritten, previous } = this.#io;
+    const storages = (this.#storages ??= this.#resolve());
+    // State must not be overwritten with what comes of a failed run; results may, and are failures then.
+    const overwrites = previous || overwritten || donate.includes(true);
+    const risky = overwrites && this.#unsettled.find(({ pending }) => pending?.mayFail);
+    if (risky) return risky.pending!.settled;
+    for (const { failure } of this.#unsettled) if (failure !== undefined) throw failure;
+    return this.#executable.prepare?.(storages, words, donate);
+  }
+
+  #resolve(): Storage[] {
+    const { inputs, donate, overwritten } = this.#io;
     const storages = new Array<Storage>(inputs.length);
     for (let i = 0; i < inputs.length; i++) {
       const allocation = inputs[i].read();
       storages[i] = allocation.storage;
+      if (allocation.pending) this.#unsettled.push(allocation);
       // Another handle shares it (a plan returned its input), so it must keep its contents.
       if (allocation.refs > 1) donate[i] = false;
     }
     if (overwritten) for (const handle of overwritten) handle.release();
-    const results = this.#executable.run(storages, words, donate);
+    return storages;
+  }
+
+  run(): void | Promise<void> {
+    const { words, donate, outputs } = this.#io;
+    const results = this.#executable.run(this.#storages!, words, donate);
+    const ended = this.#executable.ended?.();
     // Claimed before any handle lets its old value go: a result may lie in another input's storage.
-    const claimed: Allocation[] = [];
-    const filled: Handle[] = [];
-    for (let i = 0; i < outputs.length; i++) {
-      const handle = outputs[i];
+    const written = outputs.map((handle, i) => {
       const storage = results[this.#outputOf[i]];
-      if (handle.allocation?.storage === storage) continue;
-      claimed.push(this.#pool.claim(storage, handle.dtype, handle.shape).retain());
-      filled.push(handle);
-    }
-    for (let i = 0; i < filled.length; i++) filled[i].fill(claimed[i]);
-    for (const allocation of claimed) allocation.release();
+      const allocation = this.#pool.claim(storage, handle.dtype, handle.shape).retain();
+      return { handle, allocation };
+    });
+    for (const { handle, allocation } of written) handle.fill(allocation);
     this.#counts.runs++;
     this.#counts.kernelsRun += this.#executable.kernels.length;
-    this.ended?.();
+    for (const { allocation } of written) allocation.release();
+    if (!ended) {
+      this.ended?.();
+      return;
+    }
+    this.#written = written;
+    return this.#follow(ended);
+  }
+
+  /** The rest of a run in flight. */
+  #follow(ended: Promise<void>): Promise<void> {
+    const before = this.#unsettled.map(({ pending }) => pending?.settled);
+    const settled = Promise.all([ended, ...before])
+      .then(() => {
+        for (const { failure } of this.#unsettled) if (failure !== undefined) throw failure;
+        this.ended?.();
+      })
+      .catch((error) => this.fail(error))
+      .finally(() => {
+        for (const { allocation } of this.#written!)
+          if (allocation.pending === pending) allocation.pending = null;
+      });
+    const mayFail =
+      this.#executable.mayFail === true || this.#unsettled.some(({ pending }) => pending?.mayFail);
+    const kept = this.#kept();
+    const pending: Pending = { settled, mayFail };
+    const safe: Pending = mayFail ? { settled, mayFail: false } : pending;
+    for (const { handle, allocation } of this.#written!)
+      allocation.pending = kept.has(handle) ? safe : pending;
+    return settled;
   }
 
   fail(error: unknown): void {
-    if (this.#io.tells && error instanceof HinodeError && error.stateIntact) {
-      // What would have been overwritten without being read was freed before the run.
-      this.#restore(error, this.#io.inputs);
+    const intact = this.#io.tells && error instanceof HinodeError && error.stateIntact;
+    if (this.#written) {
+      // Already filled: state whose kernels were held back has the old value in the new storage.
+      const kept = intact ? this.#kept() : new Set<Handle>();
+      for (const { handle, allocation } of this.#written)
+        if (!kept.has(handle)) allocation.failure ??= error;
+      this.ended?.();
       return;
     }
-    for (const handle of this.#io.outputs) handle.error = error;
-    this.ended?.();
+    // What would have been overwritten without being read was freed before the run.
+    if (intact) this.#restore(error, this.#io.inputs);
+    else {
+      for (const handle of this.#io.outputs) handle.error = error;
+      this.ended?.();
+    }
+  }
+
+  /** Handles of state: what a failed run leaves as it was. */
+  #kept(): Set<Handle> {
+    const { inputs, previous = [] } = this.#io;
+    return new Set([...inputs, ...previous.map(([fresh]) => fresh)]);
   }
 
   cancel(reason: unknown): void {

@@ -10,11 +10,23 @@ import type { DeviceName } from "./graph/node.ts";
 import type { Storage } from "./graph/primitives.ts";
 import { formatShape, numel, type Shape } from "./shape.ts";
 
+/** A run on an asynchronous device. */
+export interface Pending {
+  /** Resolves when it has ended and its failure, if any, is written down. */
+  readonly settled: Promise<void>;
+  /** It may fail in a way that leaves state as it was: who overwrites state with what it made has to wait. */
+  readonly mayFail: boolean;
+}
+
 export class Allocation {
   readonly storage: Storage;
   readonly dtype: DType;
   readonly shape: Shape;
   readonly pool: Pool;
+  /** The run in flight that writes it, while that is not known to have succeeded. */
+  pending: Pending | null = null;
+  /** Why that run failed after it was submitted; whoever reads the value is told. */
+  failure: unknown = undefined;
   /** The tensor's name, for the list that an OutOfMemoryError prints. */
   name: string | undefined;
   refs = 0;
@@ -134,14 +146,19 @@ export class Handle implements Storage {
     this.#hold.allocation?.release();
     this.#hold.allocation = allocation;
     if (this.#name !== undefined) allocation.name = this.#name;
-    // Disposed while its job was queued.
-    if (this.disposed) this.release();
+  }
+
+  /** What went wrong; undefined if nothing did. */
+  get failure(): unknown {
+    const { allocation } = this.#hold;
+    return this.error ?? allocation?.pool.backend.lost ?? allocation?.failure;
   }
 
   /** The backend's storage; throws what went wrong if there is none. */
   read(): Allocation {
     const { allocation } = this.#hold;
-    if (this.error !== undefined) throw this.error;
+    const { failure } = this;
+    if (failure !== undefined) throw failure;
     if (!allocation)
       throw new HinodeError(
         `a ${this.dtype}${formatShape(this.shape)} value was read after dispose()`,

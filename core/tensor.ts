@@ -16,6 +16,7 @@ import { disposeCell, readCell } from "./realize.ts";
 import { broadcast, formatShape, numel, type Shape, sameShape } from "./shape.ts";
 import type { Handle } from "./storage.ts";
 import { activeTrace, type CellState, cellState, refuseReading, type Trace } from "./trace.ts";
+import { hooksOf, setHooks } from "./transform/hooks.ts";
 
 export { enableGrad, isGradEnabled, noGrad } from "./mode.ts";
 export { realize } from "./realize.ts";
@@ -53,6 +54,7 @@ export class Tensor implements Owner {
       },
       isExclusive: (t) => t.#exclusive,
       isHeld: (grad) => grad.#held,
+      isOutside: (t) => t.#trace !== activeTrace() || t.#argument !== null,
       standIn: (t) => {
         const { dtype, shape, device } = t.#node;
         const leaf = placeholder(dtype, shape, device, t.#name ?? "");
@@ -61,6 +63,7 @@ export class Tensor implements Owner {
         stand.#requiresGrad = t.#requiresGrad;
         stand.#name = t.#name;
         stand.#argument = t;
+        setHooks(stand, hooksOf(t) ?? []);
         return (stand.#state = { ...cellState(stand), valueLeaf: leaf });
       },
       leave: (state) => {
@@ -194,7 +197,7 @@ export class Tensor implements Owner {
     return this;
   }
 
-  /** A copy of the elements in row-major order (bool: 0 and 1), when they are computed. */
+  /** A copy of the elements in row-major order (bool: 0 and 1; bf16: as f32), when they are computed. */
   data(): Promise<TypedArray> {
     refuseReading("data");
     if (this.#trace) this.#fromOutside(null);

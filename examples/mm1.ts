@@ -1,33 +1,63 @@
 /**
- * @file `npm run mm1`: a tiny MM1 learns to caption images from nothing, on one CPU core in about a minute.
+ * @file `npm run mm1`: a tiny MM1 learns to caption images from nothing, on one CPU core in about two minutes.
  *
- * It sees three vendors' drawings of animals, plants and food, then captions renderings of the same things by a vendor
- * that it has never seen. A straight-line script: data, model, training, evaluation.
+ * It sees three vendors' drawings of animals, plants and food, then captions what it has never seen: the same things
+ * drawn by a fourth vendor, and other things drawn by the first three. A straight-line script: data, model, training,
+ * evaluation, outputs. Ctrl-C saves; the same command goes on.
+ *
+ * What to expect, from probes in November 2026 (exact captions of the unseen vendor, each ± 6 percentage points): 27 %
+ * after 1500 steps, 32 % after 3000, when 99 % of the training images are known by heart, 36 % after 3600. Mirroring and
+ * stronger changes of colour bring nothing within 3600 steps. All 861 concepts that are things, instead of these 291, need
+ * far more: 1 % after 1500 steps. Unseen concepts get no exact caption, and hardly more tokens than without eyes.
  */
-import { compile, deviceInfo, init, manualSeed, type Tensor, tensor } from "hinode";
-import { captioner, Mm1, WordTokenizer } from "hinode/models";
+import { createHash } from "node:crypto";
+import { join } from "node:path";
+import { compile, deviceInfo, manualSeed, type Tensor, tensor } from "hinode";
+import { BpeTokenizer, Mm1, type Mm1Config } from "hinode/models";
 import { optim } from "hinode/nn";
 import { shuffledBatches, uniform } from "./data/batches.ts";
-import { captionTask, encodeCaptions, toPlanes, UNSEEN_VENDOR } from "./data/captions.ts";
+import { captionTask, captionText, encodeCaptions, UNSEEN_VENDOR } from "./data/captions.ts";
 import { loadEmoji, type Rendering } from "./data/emoji.ts";
-import { deviceOption, readOptions, run } from "./support/cli.ts";
+import { blankPicture, CHANNELS, imagesOf } from "./data/planes.ts";
+import { captionFile } from "./mm1/caption.ts";
+import { compare, evaluator, mostFrequent, share } from "./mm1/evaluate.ts";
+import { summary, writeOutputs } from "./mm1/outputs.ts";
+import { train } from "./mm1/train.ts";
+import { deviceOption, readOptions, run, startDevice } from "./support/cli.ts";
+import { removeWithLeftovers } from "./support/files.ts";
 import { Progress } from "./support/progress.ts";
 
 const options = readOptions("npm run mm1 -- [options]: trains a tiny MM1 to caption emoji", {
-  steps: { default: 2200, min: 1, help: "training steps" },
-  batch: { default: 16, min: 1, help: "images per step" },
+  steps: { default: 3000, min: 1, integer: true, help: "training steps" },
+  batch: { default: 16, min: 1, integer: true, help: "images per step" },
   lr: { default: 2e-3, help: "peak learning rate" },
-  seed: { default: 0, help: "seed of weights, order and augmentation" },
+  seed: { default: 0, integer: true, help: "seed of weights, order and augmentation" },
+  save: {
+    default: 250,
+    min: 1,
+    integer: true,
+    help: "steps between saves of the training's state",
+  },
+  out: { default: "runs/mm1", help: "folder for the checkpoint, the metrics and the report" },
+  caption: {
+    default: "",
+    help: "an image file: the model in --out captions it, nothing is trained",
+  },
+  threads: { default: 1, min: 1, integer: true, help: "threads to compute on" },
   device: deviceOption,
 });
+const { steps, batch, lr, seed, out } = options;
 
 const SIZE = 32; // pixels per side
-const CHANNELS = 3;
+const VOCABULARY = 1024; // most words of the captions become one token
 
 await run(async (signal) => {
-  await init({ device: options.device });
-  const { name, reason } = deviceInfo();
-  console.log(`device: ${name} (${reason})`);
+  const started = performance.now();
+  const threads = await startDevice(options);
+  if (options.caption !== "") {
+    console.log(await captionFile(join(out, "model.safetensors"), options.caption));
+    return;
+  }
 
   // ---- data: renderings by vendor, captions as token ids
   let rendering: Progress | undefined;
@@ -39,120 +69,128 @@ await run(async (signal) => {
       rendering.update(done);
     },
   });
-  const { train, unseenVendor } = captionTask(renderings);
-  const tokenizer = WordTokenizer.train(train.map((r) => r.concept.label));
-  const longest = Math.max(...train.map((r) => tokenizer.encode(r.concept.label).length));
-  const T = longest + 1; // <bos> and every token; the last one predicts <eos>
+  const task = captionTask(renderings);
+  const captionsOf = (list: readonly Rendering[]) => list.map((r) => r.concept.label);
+  const texts = captionsOf(task.train).map(captionText);
+  const tokenizer = BpeTokenizer.train(texts, { vocabSize: VOCABULARY });
+  const tokensOf = (text: string) => tokenizer.encode(text).length + 1; // and <eos>
+  const T = Math.max(...texts.map(tokensOf));
   console.log(
-    `${train.length} training images of ${new Set(train.map((r) => r.concept)).size} concepts, ` +
-      `${unseenVendor.length} images by a vendor not among them (${UNSEEN_VENDOR}), ` +
-      `${tokenizer.vocabularySize} tokens`,
+    `${task.train.length} training images of ${new Set(captionsOf(task.train)).size} concepts; held out: ` +
+      `${task.unseenVendor.length} by another vendor (${UNSEEN_VENDOR}), ${task.unseenConcept.length} of other ` +
+      `concepts; ${tokenizer.vocabularySize} tokens`,
   );
 
   // ---- model: two blocks of vision, a 2 × 2 grid of image tokens, two blocks of language
-  manualSeed(options.seed);
-  const model = new Mm1({
-    vision: {
-      imageSize: SIZE,
-      patchSize: 8,
-      channels: CHANNELS,
-      width: 96,
-      depth: 2,
-      heads: 4,
-      hidden: 192,
-      positionStd: 1,
-    },
+  const image = { imageSize: SIZE, patchSize: 8, channels: CHANNELS };
+  const config: Mm1Config = {
+    vision: { ...image, width: 96, depth: 2, heads: 4, hidden: 192, positionStd: 1 },
     grid: 2,
     language: { vocabulary: tokenizer.vocabularySize, width: 96, depth: 2, heads: 4, hidden: 256 },
-  });
-  const parameters = model.parameters();
-  const count = parameters.reduce((n, p) => n + p.shape.reduce((a, b) => a * b, 1), 0);
-  console.log(`${(count / 1e6).toFixed(2)} M parameters`);
+  };
 
   // ---- training
-  const adamw = new optim.AdamW(parameters, { lr: options.lr, weightDecay: 0.05 });
-  const schedule = optim.warmupCosine({
-    peak: options.lr,
-    steps: options.steps,
-    warmup: Math.min(50, Math.ceil(options.steps / 10)),
-    floor: options.lr / 50,
-  });
-  const trainStep = compile((images: Tensor, ids: Tensor, targets: Tensor) => {
-    const loss = model.loss(images, ids, targets);
-    adamw.zeroGrad();
-    loss.backward();
-    adamw.step();
-    return loss;
-  });
-
-  const random = uniform(options.seed);
-  const batches = shuffledBatches(train.length, options.batch, random);
-  const toImages = (list: readonly Rendering[], augment?: () => number): Tensor => {
-    const planes = CHANNELS * SIZE * SIZE;
-    const data = new Float32Array(list.length * planes);
-    list.forEach((r, i) => {
-      toPlanes(r.pixels, SIZE, data.subarray(i * planes, (i + 1) * planes), augment);
+  const batches = shuffledBatches(task.train.length, batch, seed);
+  const keys = task.train.map((r) => `${r.vendor}/${r.concept.key}`);
+  const data = createHash("sha256")
+    .update(JSON.stringify([config, tokenizer, keys]))
+    .digest("hex");
+  /** `show` makes the images of a step: all of the batch, or one that stands before every caption. */
+  const trainModel = async (
+    label: string,
+    steps: number,
+    show: (list: readonly Rendering[], step: number) => Tensor,
+  ) => {
+    manualSeed(seed);
+    const model = new Mm1(config);
+    const optimizer = new optim.AdamW(model.parameters(), { lr, weightDecay: 0.05 });
+    const step = compile((images: Tensor, ids: Tensor, targets: Tensor) => {
+      const loss = model.loss(images, ids, targets);
+      optimizer.zeroGrad();
+      loss.backward();
+      optimizer.step();
+      return loss;
     });
-    return tensor(data, { shape: [list.length, CHANNELS, SIZE, SIZE] });
+    const path = join(out, `${label.replaceAll(" ", "-")}.safetensors`);
+    const trained = await train({
+      ...{ label, path, model, optimizer, steps, batch, signal, saveEvery: options.save },
+      settings: { steps, batch, lr, seed, device: deviceInfo().name, data: data.slice(0, 12) },
+      learningRate: optim.warmupCosine({
+        peak: lr,
+        steps,
+        warmup: Math.min(50, Math.ceil(steps / 10)),
+        floor: lr / 50,
+      }),
+      update: async (k) => {
+        const list = batches(k).map((i) => task.train[i]);
+        const { inputs, targets } = encodeCaptions(captionsOf(list), tokenizer, T);
+        const [ids, next] = [inputs, targets].map((x) => tensor(x, { shape: [batch, T] }));
+        return Number(await step(show(list, k), ids, next).item());
+      },
+    });
+    return { model, path, ...trained };
   };
-  const toText = (list: readonly Rendering[]) => {
-    const labels = list.map((r) => r.concept.label);
-    const { inputs, targets } = encodeCaptions(labels, tokenizer, T);
-    const rows = (ids: Int32Array) => tensor(ids, { shape: [list.length, T] });
-    return { ids: rows(inputs), targets: rows(targets) };
+  const seeing = await trainModel("training", steps, (list, k) => {
+    const pictures = list.map((r) => r.pixels);
+    return imagesOf(pictures, SIZE, uniform(seed, 1, k)); // augmented, by numbers of its own in each step
+  });
+  // The same model and captions without images: what it answers is what can be had without eyes. A third of the steps
+  // takes its loss to within a few percent of the least that is possible (blankTraining in metrics.json).
+  const blank = imagesOf([blankPicture(SIZE)], SIZE);
+  const blind = await trainModel("training blank", Math.ceil(steps / 3), () => blank);
+
+  // ---- evaluation
+  const all = [...task.train, ...task.unseenConcept];
+  const longest = Math.max(...captionsOf(all).map((caption) => tokensOf(captionText(caption))));
+  const evaluation = { tokenizer, length: longest, batch: 32, signal };
+  const models = {
+    seeing: evaluator(seeing.model, evaluation),
+    blank: evaluator(blind.model, evaluation),
+  };
+  const measure = (list: readonly Rendering[]) =>
+    compare(list, models, mostFrequent(task.train, list, evaluation));
+  const vendor = await measure(task.unseenVendor);
+  const concept = await measure(task.unseenConcept);
+  const onTraining = await models.seeing(task.train);
+
+  const sum = (list: readonly number[]) => list.reduce((a, b) => a + b, 0);
+  const mean = (list: readonly number[]) => sum(list) / list.length;
+  const seconds = (performance.now() - started) / 1000 + seeing.earlier + blind.earlier;
+  const metrics = {
+    seconds,
+    steps,
+    threads,
+    device: deviceInfo().name,
+    parameters: sum(seeing.model.parameters().map((p) => p.shape.reduce((a, b) => a * b, 1))),
+    imagesPerSecond: (steps * batch) / seeing.seconds,
+    heldOut: vendor.comparison,
+    unseenConcept: concept.comparison,
+    trainingSet: {
+      images: task.train.length,
+      exactMatch: share(onTraining.exact),
+      tokenAccuracy: share(onTraining.tokens),
+    },
+    blankTraining: {
+      steps: blind.losses.length,
+      loss: mean(blind.losses.slice(-50)),
+      // Without the image a caption is known when it has been said: nothing predicts it better than its frequency.
+      leastLoss: Math.log(new Set(texts).size) / mean(texts.map(tokensOf)),
+    },
   };
 
-  const progress = new Progress("training", options.steps);
-  let smooth = Number.NaN;
-  for (let step = 0; step < options.steps; step++) {
-    signal.throwIfAborted();
-    const batch = batches.next().value!.map((i) => train[i]);
-    const { ids, targets } = toText(batch);
-    adamw.setLearningRate(schedule(step));
-    const loss = await trainStep(toImages(batch, random), ids, targets).item();
-    if (!Number.isFinite(loss))
-      throw new Error(`step ${step}: the loss is ${loss}; try a smaller --lr`);
-    smooth = Number.isNaN(smooth) ? Number(loss) : 0.95 * smooth + 0.05 * Number(loss);
-    const rate = ((step + 1) * options.batch) / progress.seconds;
-    progress.update(step + 1, `loss ${smooth.toFixed(3)}  ${rate.toFixed(0)} images/s`);
-  }
-
-  // ---- evaluation: exact matches on the vendor never seen
-  model.eval();
-  const { bos, eos, pad } = tokenizer;
-  const captions = captioner(model, { bos, eos, pad, maxTokens: T });
-  const predict = async (list: readonly Rendering[]): Promise<string[]> => {
-    const texts: string[] = [];
-    for (let i = 0; i < list.length; i += options.batch) {
-      signal.throwIfAborted();
-      const ids = await captions(toImages(list.slice(i, i + options.batch)));
-      texts.push(...ids.map((tokens) => tokenizer.decode(tokens)));
-    }
-    return texts;
+  // ---- outputs
+  const sets = {
+    unseenVendor: { renderings: task.unseenVendor, captions: vendor.captions },
+    unseenConcept: { renderings: task.unseenConcept, captions: concept.captions },
   };
-  const exact = (texts: readonly string[], list: readonly Rendering[]) =>
-    list.filter((r, i) => r.concept.label === texts[i]).length / list.length;
-  const predicted = await predict(unseenVendor);
-  const onTrain = exact(await predict(train), train);
-  // All training captions are equally frequent, so the "most frequent" one is any of them.
-  const counts = Map.groupBy(train, (r) => r.concept.label);
-  const [mostFrequent] = [...counts].reduce((a, b) => (b[1].length > a[1].length ? b : a));
-  const constant = exact(
-    unseenVendor.map(() => mostFrequent),
-    unseenVendor,
-  );
+  await writeOutputs({
+    ...{ out, model: seeing.model, tokenizer, metrics },
+    losses: { seeing: seeing.losses, blank: blind.losses },
+    settings: { steps, batch, lr, seed, device: metrics.device, threads, vocabulary: VOCABULARY },
+    sets,
+    images: Map.groupBy([...all, ...task.unseenVendor], (r) => r.vendor),
+  });
+  for (const { path } of [seeing, blind]) await removeWithLeftovers(path); // finished: the next run starts anew
 
-  console.log(`\ncaptions of renderings by ${UNSEEN_VENDOR}, a vendor never seen in training:`);
-  const shown = 16;
-  for (let k = 0; k < shown; k++) {
-    const i = Math.floor(((k + 0.5) * unseenVendor.length) / shown);
-    const truth = unseenVendor[i].concept.label;
-    const mark = predicted[i] === truth ? "=" : "≠";
-    console.log(`  ${truth.padEnd(24)} ${mark} ${predicted[i]}`);
-  }
-  const percent = (x: number) => `${(100 * x).toFixed(1)} %`;
-  console.log(`
-exact match on ${unseenVendor.length} unseen renderings: ${percent(exact(predicted, unseenVendor))}
-always the most frequent caption ("${mostFrequent}"): ${percent(constant)}
-exact match on the training images: ${percent(onTrain)}`);
+  console.log(summary(metrics, sets, out));
 });

@@ -1,27 +1,18 @@
 /**
  * @file `npm run mnist`: a two-layer perceptron learns handwritten digits; prints the accuracy on the test set.
  */
-import {
-  compile,
-  crossEntropy,
-  deviceInfo,
-  init,
-  manualSeed,
-  noGrad,
-  type Tensor,
-  tensor,
-} from "hinode";
+import { compile, crossEntropy, manualSeed, noGrad, type Tensor, tensor } from "hinode";
 import { Linear, Module, optim } from "hinode/nn";
-import { shuffledBatches, uniform } from "./data/batches.ts";
+import { shuffledBatches } from "./data/batches.ts";
 import { type LabelledImages, loadMnist } from "./data/idx.ts";
-import { deviceOption, readOptions, run } from "./support/cli.ts";
+import { deviceOption, readOptions, run, startDevice } from "./support/cli.ts";
 import { Progress } from "./support/progress.ts";
 
 const options = readOptions("npm run mnist -- [options]: trains a digit classifier", {
-  steps: { default: 3000, min: 1, help: "training steps" },
-  batch: { default: 128, min: 1, help: "images per step" },
+  steps: { default: 3000, min: 1, integer: true, help: "training steps" },
+  batch: { default: 128, min: 1, integer: true, help: "images per step" },
   lr: { default: 2e-3, help: "peak learning rate" },
-  seed: { default: 0, help: "seed of weights and order" },
+  seed: { default: 0, integer: true, help: "seed of weights and order" },
   device: deviceOption,
 });
 
@@ -51,9 +42,7 @@ function pick(data: LabelledImages, indices: readonly number[]): { x: Tensor; y:
 }
 
 await run(async (signal) => {
-  await init({ device: options.device });
-  const { name, reason } = deviceInfo();
-  console.log(`device: ${name} (${reason})`);
+  await startDevice(options);
   const train = loadMnist("train");
   const test = loadMnist("test");
 
@@ -69,15 +58,17 @@ await run(async (signal) => {
     return loss;
   });
 
-  const batches = shuffledBatches(train.count, options.batch, uniform(options.seed));
+  const batches = shuffledBatches(train.count, options.batch, options.seed);
   const progress = new Progress("training", options.steps);
   for (let step = 0; step < options.steps; step++) {
     signal.throwIfAborted();
-    const { x, y } = pick(train, batches.next().value!);
+    const { x, y } = pick(train, batches(step));
     adamw.setLearningRate(schedule(step));
     const loss = Number(await trainStep(x, y).item());
-    const rate = ((step + 1) * options.batch) / progress.seconds;
-    progress.update(step + 1, `loss ${loss.toFixed(3)}  ${rate.toFixed(0)} images/s`);
+    progress.update(
+      step + 1,
+      (rate) => `loss ${loss.toFixed(3)}  ${(rate * options.batch).toFixed(0)} images/s`,
+    );
   }
 
   const predict = compile((x: Tensor) => noGrad(() => model.forward(x).argmax(-1)));

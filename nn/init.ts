@@ -9,7 +9,7 @@ import {
   type Tensor,
   zeros as zerosTensor,
 } from "../core/index.ts";
-import { parameter } from "./module.ts";
+import { parameter } from "./parameter.ts";
 
 /** Uniform in [−bound, bound). */
 export const uniform = (shape: number[], bound: number): Tensor =>

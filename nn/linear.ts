@@ -20,6 +20,11 @@ export class Linear extends Module {
     const y = x.matmul(this.weight.T);
     return this.bias ? y.add(this.bias) : y;
   }
+
+  override extraRepr(): string {
+    const [outFeatures, inFeatures] = this.weight.shape;
+    return `inFeatures=${inFeatures}, outFeatures=${outFeatures}, bias=${this.bias !== null}`;
+  }
 }
 
 /** Rows of a table: indices [...] → [..., width]. */
@@ -35,5 +40,9 @@ export class Embedding extends Module {
   /** @throws IndexOutOfRangeError, when the result is read, for an index outside 0 … count − 1. */
   forward(index: Tensor): Tensor {
     return embedding(index, this.weight);
+  }
+
+  override extraRepr(): string {
+    return this.weight.shape.join(", ");
   }
 }

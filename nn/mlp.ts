@@ -1,4 +1,4 @@
-/** @file Two-layer perceptrons, the position-wise half of a transformer block; and Sequential. */
+/** @file Two-layer perceptrons, the position-wise half of a transformer block. */
 import type { Tensor } from "../core/index.ts";
 import { Linear } from "./linear.ts";
 import { Module } from "./module.ts";
@@ -36,23 +36,3 @@ export class SwiGLU extends Module {
     return this.down.forward(this.gate.forward(x).silu().mul(this.up.forward(x)));
   }
 }
-
-/** One module, or function, after the other. */
-export class Sequential extends Module {
-  readonly layers: readonly (Layer | ((x: Tensor) => Tensor))[];
-
-  constructor(...layers: (Layer | ((x: Tensor) => Tensor))[]) {
-    super();
-    this.layers = layers;
-  }
-
-  forward(x: Tensor): Tensor {
-    return this.layers.reduce(
-      (y, layer) => (typeof layer === "function" ? layer(y) : layer.forward(y)),
-      x,
-    );
-  }
-}
-
-/** A module from one tensor to one tensor. */
-export type Layer = Module & { forward(x: Tensor): Tensor };

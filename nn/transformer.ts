@@ -1,7 +1,7 @@
 /** @file The pre-norm transformer block, from parts: x + attention(norm(x)), then x + feedForward(norm(x)). */
 import type { Tensor } from "../core/index.ts";
 import type { MultiheadAttention } from "./attention.ts";
-import type { Layer } from "./mlp.ts";
+import type { Layer } from "./container.ts";
 import { Module } from "./module.ts";
 
 export interface BlockParts {

@@ -33,22 +33,44 @@ export interface KernelReport {
 export interface Executable {
   readonly kernels: readonly KernelReport[];
   readonly scratchBytes: number;
+  /** Whether a run may fail after it was submitted, by the values that it meets. */
+  readonly mayFail?: boolean;
+  /**
+   * Devices that run asynchronously: gets what the next run needs (compiled kernels, memory). While it returns a
+   * promise, that is to be awaited, and then it is to be asked again.
+   */
+  prepare?(
+    inputs: readonly Storage[],
+    words: Uint32Array,
+    donate: readonly boolean[],
+  ): Promise<void> | undefined;
   /**
    * Runs on the device. `donate[i]`: nobody else can read inputs[i] any more, its storage may be overwritten and
-   * returned as an output. Returns one storage per output; an output may be an input's storage itself.
+   * returned as an output. Returns one storage per output; an output may be an input's storage itself. On an
+   * asynchronous device the run is then only submitted, and later work finds its results.
    */
   run(inputs: readonly Storage[], words: Uint32Array, donate: readonly boolean[]): Storage[];
+  /** Asynchronous devices: resolves when the last run has ended; rejects with what went wrong in it. */
+  ended?(): Promise<void> | undefined;
 }
 
 export interface Backend {
   readonly name: DeviceName;
+  /** Values arrive after the call: `download` returns a promise. */
+  readonly asynchronous?: boolean;
+  /** Why nothing works any more and every storage is gone; null or undefined while it does. */
+  readonly lost?: Error | null;
+  /** The largest tensor in bytes, if there is a limit. */
+  readonly maxBindingBytes?: number;
   prepare(graph: CanonicalGraph): Executable;
   /** Copies host data to a new storage. */
   upload(data: TypedArray, dtype: DType): Storage;
-  /** Copies a storage to the host. */
-  download(storage: Storage, dtype: DType, size: number): TypedArray;
+  /** Copies a storage to the host, as it is after everything that was run before. */
+  download(storage: Storage, dtype: DType, size: number): TypedArray | Promise<TypedArray>;
   /** Gives a storage back; freeing twice is harmless. */
   free(storage: Storage): void;
   /** Bytes of live storages, and the arena's size. */
   memory(): { readonly liveBytes: number; readonly reservedBytes: number };
+  /** Gives the hardware back; the backend is lost then. */
+  destroy?(): void;
 }

@@ -6,7 +6,17 @@
  * `evaluate` interprets any graph and is what the tests of the transforms use; `round: false`
  * leaves floats in float64, which makes finite differences sharp.
  */
-import { type DType, dtypes, floatToInt, isFloat, roundTo, type TypedArray } from "../dtype.ts";
+import {
+  type DType,
+  dtypes,
+  floatToInt,
+  fromStored,
+  isFloat,
+  isHalf,
+  roundTo,
+  type TypedArray,
+  toStored,
+} from "../dtype.ts";
 import { ArgumentError, describe, IndexOutOfRangeError } from "../errors.ts";
 import { is, type Node } from "../graph/node.ts";
 import {
@@ -177,6 +187,13 @@ function position(op: string, index: number, size: number, axis: number): number
   throw error;
 }
 
+/** Where a slice of `size` begins in a row-major array, its starts moved so that it fits. */
+const offsetOf = (starts: readonly Data[], size: Shape, shape: Shape): number =>
+  stridesOf(shape).reduce(
+    (at, stride, i) => at + stride * Math.max(0, Math.min(starts[i][0], shape[i] - size[i])),
+    0,
+  );
+
 const same = (_: Node, [x]: readonly Data[]): Data => x;
 
 function missing(n: Node, op: string): never {
@@ -230,14 +247,17 @@ export const meanings = {
     const [c, x, y] = src.map((s, i) => spread(s, n.src[i].shape, n.shape));
     return c.map((v, i) => (v ? x[i] : y[i]));
   },
-  cast: (n, [x]) => {
+  cast: (n, [x], { round }) => {
     const [from, to] = [n.src[0].dtype, n.dtype];
     if (isFloat(from) && dtypes[to].category === "int") return x.map((v) => floatToInt(to, v));
+    // As PyTorch, integers become halves through f32.
+    if (!isFloat(from) && isHalf(to) && round) return x.map(Math.fround);
     return to === "bool" ? x.map((v) => (v === 0 ? 0 : 1)) : x;
   },
   bitcast: (n, [x]) => {
-    const from = new dtypes[n.src[0].dtype].array(x);
-    return Float64Array.from(new dtypes[n.dtype].array(from.buffer));
+    const { dtype } = n.src[0];
+    const { buffer } = toStored(dtype, new dtypes[dtype].array(x));
+    return Float64Array.from(fromStored(n.dtype, buffer));
   },
 
   reshape: same,
@@ -339,6 +359,18 @@ export const meanings = {
     }
     return out;
   },
+  dynamicSlice: (n, [x, ...starts]) => {
+    const strides = stridesOf(n.src[0].shape);
+    return strided(x, offsetOf(starts, n.shape, n.src[0].shape), n.shape, strides);
+  },
+  dynamicUpdateSlice: (n, [x, update, ...starts]) => {
+    const { shape } = n.src[1];
+    const out = x.slice();
+    const positions = Float64Array.from(out.keys());
+    const to = strided(positions, offsetOf(starts, shape, n.shape), shape, stridesOf(n.shape));
+    for (const [i, p] of to.entries()) out[p] = update[i];
+    return out;
+  },
 
   cumulative: (n, [x]) => {
     const { axis, combine, reverse } = n.attrs;
@@ -366,7 +398,8 @@ export const meanings = {
 
 /** The one place where values become what their dtype can hold; a pad's value may need it too. */
 function settle(data: Data, dtype: DType, round: boolean): Data {
-  if (isFloat(dtype)) return round ? data.map(Math.fround) : data;
+  if (isFloat(dtype) && !round) return data;
+  if (dtype === "f32") return data.map(Math.fround);
   return data.map((v) => roundTo(dtype, v));
 }
 
@@ -483,6 +516,9 @@ export class ReferenceBackend implements Backend {
 
   upload(data: ArrayLike<number>, dtype: DType): ReferenceStorage {
     const copy = new dtypes[dtype].array(data);
+    // Halves that the host sees as f32.
+    if (isHalf(dtype) && copy instanceof Float32Array)
+      for (let i = 0; i < copy.length; i++) copy[i] = roundTo(dtype, copy[i]);
     this.#liveBytes += copy.byteLength;
     return { bytes: copy.byteLength, data: copy };
   }

@@ -129,6 +129,14 @@ export const gather = (x: Node, index: Node, axis: number): Node =>
 export const scatterAdd = (index: Node, src: Node, axis: number, size: number): Node =>
   node("scatterAdd", [index, src], { axis, size });
 
+/** `size` elements from run-time starts, one i32 scalar per axis, clamped so that they fit. */
+export const dynamicSlice = (x: Node, starts: readonly Node[], size: Shape): Node =>
+  sameShape(x.shape, size) ? x : node("dynamicSlice", [x, ...starts], { size });
+
+/** x with `update` written at run-time starts. */
+export const dynamicUpdateSlice = (x: Node, update: Node, starts: readonly Node[]): Node =>
+  node("dynamicUpdateSlice", [x, update, ...starts]);
+
 /** The running `combine` along an axis; from the end with `reverse`. */
 export const cumulative = (x: Node, axis: number, combine: Running, reverse = false): Node =>
   node("cumulative", [x], { axis, combine, reverse });

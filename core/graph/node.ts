@@ -10,7 +10,7 @@ import type { DType } from "../dtype.ts";
 import type { Shape } from "../shape.ts";
 import type { AttrsOf, Primitive } from "./primitives.ts";
 
-export type DeviceName = "wasm" | "reference";
+export type DeviceName = "webgpu" | "wasm" | "reference";
 
 export interface Node<P extends Primitive = Primitive> {
   readonly id: number;
@@ -56,7 +56,35 @@ export function rawNode<P extends Primitive>(
   device: DeviceName | null,
   recompute = 0,
 ): Node<P> {
-  return { id: nextId++, op, src, attrs, dtype, shape, device, recompute, owner: null };
+  const made = { id: nextId++, op, src, attrs, dtype, shape, device, recompute, owner: null };
+  if (observer) observer(made, differentiated, copied);
+  return made;
+}
+
+/** Told of each new node, and of the node that a walk makes it of: as a part of its derivative, or in place of it. */
+export type NodeObserver = (made: Node, differentiated: Node | null, copied: Node | null) => void;
+
+let observer: NodeObserver | null = null;
+let differentiated: Node | null = null;
+let copied: Node | null = null;
+
+/** Tells `observe` of every node from now on; returns who was told before. */
+export function observeNodes(observe: NodeObserver | null): NodeObserver | null {
+  const before = observer;
+  observer = observe;
+  return before;
+}
+
+/** What follows is a part of n's derivative, until this is called again; returns what it was before. */
+export function differentiating(n: Node | null): Node | null {
+  const before = differentiated;
+  differentiated = n;
+  return before;
+}
+
+/** What follows takes n's place, until this is called again. */
+export function copying(n: Node | null): void {
+  copied = n;
 }
 
 /** Narrows a node to one primitive. */

@@ -17,6 +17,18 @@ export interface Storage {
   readonly bytes: number;
 }
 
+/**
+ * Attention over q [B, H, L, E], k [B, K, S, E], v [B, K, S, V], all of one float type, and a mask that broadcasts to [B, H, L,
+ * S]: bool, or float that is added. Head h reads the keys of head h·K / H; with `causal`, row i those up to i.
+ * forward (q, k, v, mask?) → output [B, H, L, V] and lse [B, H, L], f32: the logarithm of each row's sum of exponentials.
+ * backward (q, k, v, dO, lse, delta, mask?) → dq, dk, dv; delta [B, H, L], f32, is Σ dO·output.
+ */
+export interface Attention {
+  readonly pass: "forward" | "backward";
+  readonly scale: number;
+  readonly causal: boolean;
+}
+
 /** What a region is; its transforms live in transform/region.ts. */
 export interface Region {
   readonly kind: "custom" | "checkpoint" | "scan";
@@ -33,12 +45,22 @@ export interface Region {
     readonly xs: number;
     readonly reverse: boolean;
   };
-  /** Own gradient: (sources, outputs, cotangents) → one cotangent or null per source. */
+  /**
+   * Own gradient: (sources, outputs, cotangents) → one cotangent or null per source. `need` tells for which one is asked.
+   */
   readonly vjp?: (
     src: readonly Node[],
     out: readonly Node[],
     ct: readonly Node[],
+    need: (i: number) => boolean,
   ) => (Node | null)[];
+  /** Own batching: the results for sources that have, or lack, a batch of `size` as their first axis; all results have it. */
+  readonly batch?: (
+    src: readonly { readonly node: Node; readonly batched: boolean }[],
+    size: number,
+  ) => readonly Node[];
+  /** Kernels of its own may compute it, as a whole. The body says what, for everybody else. */
+  readonly attention?: Attention;
 }
 
 type None = Readonly<Record<string, never>>;
@@ -140,6 +162,13 @@ export interface AttrsOf {
   gather: { readonly axis: number };
   /** scatterAdd(index: i32, src): zeros of index's shape with `size` on `axis`, plus src added at index. */
   scatterAdd: { readonly axis: number; readonly size: number };
+  /**
+   * dynamicSlice(x, ...starts: i32[], one per axis): `size` elements of each axis from a run-time start, which is
+   * clamped so that they fit.
+   */
+  dynamicSlice: { readonly size: Shape };
+  /** dynamicUpdateSlice(x, update, ...starts): x with `update` written there. Assigned to x's cell it writes in place. */
+  dynamicUpdateSlice: None;
   // along the lines of one axis
   /**
    * The running combination: out[j] combines x[0] … x[j], or x[j] … x[n-1] with `reverse`. NaN wins max and min. How a
@@ -238,6 +267,15 @@ function checkAxes(op: string, axes: readonly number[], x: Node): void {
         `[${axes.join(", ")}] for ${types([x])}`,
       ),
     );
+}
+
+/** Of a slice of x at run-time starts: as many sizes as axes, within x; an i32 scalar for each start. */
+function checkDynamic(op: string, x: Node, size: Shape, starts: readonly Node[]): void {
+  const rank = x.shape.length;
+  if (size.length !== rank || size.some((d, i) => !(d >= 0 && d <= x.shape[i])))
+    throw new ShapeError(describe(op, `sizes within ${types([x])}`, formatShape(size)));
+  if (starts.length !== rank || starts.some((s) => s.dtype !== "i32" || s.shape.length > 0))
+    throw new ArgumentError(describe(op, `${rank} starts, i32 scalars`, types(starts)));
 }
 
 function reduce(accepts: (d: DType) => boolean, nonEmpty: boolean) {
@@ -498,6 +536,24 @@ export const rules: { readonly [P in Primitive]: Rule<P> } = {
         throw new ShapeError(describe(op, "an i32 index and a source of one shape", types(src)));
       if (x.dtype === "bool") throw new DTypeError(describe(op, "a numeric source", types(src)));
       return { dtype: x.dtype, shape: x.shape.map((d, i) => (i === axis ? size : d)) };
+    },
+  },
+  dynamicSlice: {
+    arity: "any",
+    kind: "index",
+    infer: ([x, ...starts], { size }, op) => {
+      checkDynamic(op, x, size, starts);
+      return { dtype: x.dtype, shape: size };
+    },
+  },
+  dynamicUpdateSlice: {
+    arity: "any",
+    kind: "index",
+    infer: ([x, update, ...starts], _, op) => {
+      if (update.dtype !== x.dtype)
+        throw new DTypeError(describe(op, "one dtype", types([x, update])));
+      checkDynamic(op, x, update.shape, starts);
+      return { dtype: x.dtype, shape: x.shape };
     },
   },
 

@@ -6,7 +6,7 @@
  * recorded, however much history x has. Walks follow `src` and do not enter the bodies of regions,
  * which are closed.
  */
-import { freshUid, type Node, rawNode } from "./node.ts";
+import { copying, freshUid, type Node, rawNode } from "./node.ts";
 import { node, rules } from "./primitives.ts";
 
 /**
@@ -57,9 +57,13 @@ export function dependents(
  */
 export function rebuild(n: Node, src: readonly Node[], recompute: number = n.recompute): Node {
   const same = src.every((s, i) => s.dtype === n.src[i].dtype && s.shape === n.src[i].shape);
-  if (same && src.every((s, i) => s.device === n.src[i].device))
-    return rawNode(n.op, src, n.attrs, n.dtype, n.shape, n.device, recompute);
-  return node(n.op, src, n.attrs, recompute);
+  const sameDevice = same && src.every((s, i) => s.device === n.src[i].device);
+  copying(n);
+  const made = sameDevice
+    ? rawNode(n.op, src, n.attrs, n.dtype, n.shape, n.device, recompute)
+    : node(n.op, src, n.attrs, recompute);
+  copying(null);
+  return made;
 }
 
 /**

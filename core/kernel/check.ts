@@ -1,13 +1,14 @@
 /**
  * @file The rules of the kernel language: what a kernel must obey before a backend sees it. Scopes, dtypes, indices
- * inside their buffers, accumulators, vector loops and stores that parallel iterations could not share.
+ * inside their buffers, accumulators, vector loops and stores that parallel iterations could not share; on GPUs, which
+ * invocations a value may differ between, and that nobody waits where not everybody comes.
  *
  * Bounds are proved by range analysis under the conditions in force (masks, ifs, loop extents). What cannot be proved
  * is an error if a point outside is found (an affine index over plain loops always has a corner that shows it); the rest (indices through `min` or divisions
  * under conditions) is left to the interpreter, which sees every access. The conditions use Farkas' idea: x ≥ 0
  * follows from c ≥ 0 if x - λc ≥ 0 for some λ > 0.
  */
-import { type DType, dtypes, isFloat, isInt } from "../dtype.ts";
+import { type DType, dtypes, isFloat, isHalf, isInt } from "../dtype.ts";
 import { KernelError } from "../errors.ts";
 import {
   type Cond,
@@ -17,16 +18,24 @@ import {
   type Index,
   iadd,
   imul,
+  isConst,
   isub,
   ivar,
   num,
 } from "../schedule/symbolic.ts";
-import type { BufferInfo, Kernel, Stmt, Value, ValueOp } from "./ir.ts";
+import {
+  type BufferInfo,
+  type Kernel,
+  type Stmt,
+  takesHalves,
+  type Value,
+  type ValueOp,
+} from "./ir.ts";
 import { formatHead, formatIndex } from "./print.ts";
 
-export type Target = "wasm" | "reference";
+export type Target = "wasm" | "reference" | "webgpu";
 
-/** The statements each target runs; what needs a GPU's groups of threads will be rejected here. */
+/** The statements each target runs. */
 const everywhere: readonly Stmt["k"][] = [
   "loop",
   "let",
@@ -42,7 +51,11 @@ const everywhere: readonly Stmt["k"][] = [
 const statements: { readonly [T in Target]: ReadonlySet<Stmt["k"]> } = {
   wasm: new Set(everywhere),
   reference: new Set(everywhere),
+  webgpu: new Set([...everywhere, "shared", "barrier", "allReduce"]),
 };
+
+/** Lanes of a vector loop in a GPU kernel: one vec4. */
+const maxLanes = 4;
 
 /** Scratch of one invocation. */
 const maxLocalBytes = 64 << 20;
@@ -58,7 +71,12 @@ type Symbol =
       readonly vector: number;
       readonly varies: boolean;
     }
-  | { readonly k: "local"; readonly dtype: DType; readonly size: number; readonly varies: boolean };
+  | {
+      readonly k: "local" | "shared";
+      readonly dtype: DType;
+      readonly size: number;
+      readonly varies: boolean;
+    };
 
 interface Scope {
   readonly names: Map<string, Symbol>;
@@ -73,6 +91,11 @@ interface Scope {
   readonly owned: Set<string>;
   /** An enclosing condition depends on the range variable. */
   readonly guarded: boolean;
+  /** GPU: names that may differ between the invocations of a workgroup, and an enclosing condition that does. */
+  readonly apart: Set<string>;
+  readonly alone: boolean;
+  /** GPU: an enclosing condition or loop extent differs, so that invocations must not wait for one another. */
+  readonly divergent: boolean;
 }
 
 const updated = (body: readonly Stmt[]): Set<string> =>
@@ -113,8 +136,18 @@ class Checker {
     });
     const names = new Map<string, Symbol>();
     names.set(range.var, { k: "loop", extent: range.extent, varies: false });
+    const { threads } = this.kernel;
+    if (threads) {
+      if (this.target !== "webgpu") this.fail(`${this.target} has no invocations (threads)`);
+      if (!(natural(threads.extent) && threads.extent > 0))
+        this.fail(`${threads.extent} invocations per workgroup`);
+      names.set(threads.var, { k: "loop", extent: threads.extent, varies: false });
+    }
     this.block(this.kernel.body, {
       names,
+      apart: new Set(threads ? [threads.var] : []),
+      alone: false,
+      divergent: false,
       facts: [],
       vector: 0,
       filling: new Set(),
@@ -125,7 +158,12 @@ class Checker {
   }
 
   block(body: readonly Stmt[], outer: Scope): void {
-    const scope = { ...outer, names: new Map(outer.names), owned: new Set(outer.owned) };
+    const scope = {
+      ...outer,
+      names: new Map(outer.names),
+      owned: new Set(outer.owned),
+      apart: new Set(outer.apart),
+    };
     for (const s of body) {
       this.stmt = s;
       if (!statements[this.target].has(s.k)) this.fail(`${this.target} does not run "${s.k}"`);
@@ -146,12 +184,13 @@ class Checker {
       case "let": {
         const seen = this.value(s.value, scope);
         this.declare(scope, s.name, { k: "let", dtype: s.value.dtype, varies: seen.varies });
-        if (seen.owned) scope.owned.add(s.name);
+        this.note(s.name, seen, scope);
         return;
       }
       case "acc":
         if (s.dtype === "bool" && s.combine !== "max" && s.combine !== "min")
           this.fail(`a ${s.combine} of booleans`);
+        if (isHalf(s.dtype)) this.fail(`an accumulator of ${s.dtype}: halves are summed in f32`);
         this.declare(scope, s.name, {
           k: "acc",
           dtype: s.dtype,
@@ -160,6 +199,7 @@ class Checker {
           varies: scope.vector > 0,
         });
         // What an accumulator gathers may follow from the range variable; nothing useful indexes by it.
+        scope.apart.add(s.name);
         return;
       case "update":
         this.update(s, scope);
@@ -173,11 +213,24 @@ class Checker {
         this.declare(scope, s.name, { k: "local", dtype: s.dtype, size: s.size, varies: false });
         return;
       }
+      case "shared":
+        if (!this.kernel.threads) this.fail("workgroup memory in a kernel without invocations");
+        if (!(Number.isInteger(s.size) && s.size > 0)) this.fail(`${s.size} shared elements`);
+        if (scope.vector > 0) this.fail("workgroup memory inside a vector loop");
+        this.declare(scope, s.name, { k: "shared", dtype: s.dtype, size: s.size, varies: false });
+        return;
+      case "barrier":
+        this.together(s, scope);
+        return;
+      case "allReduce":
+        this.allReduce(s, scope);
+        return;
       case "localStore": {
         const local = this.local(s.local, scope);
         this.value(s.value, scope);
         this.sameType(local.dtype, s.value.dtype);
-        this.inBounds(s.index, local.size, scope, []);
+        const at = this.inBounds(s.index, local.size, scope, []);
+        if (local.k === "shared") this.invocationsApart(s.local, s.index, at, scope);
         this.lanesApart(s.index, scope);
         return;
       }
@@ -192,6 +245,8 @@ class Checker {
           ...scope,
           facts: [...scope.facts, ...s.cond],
           guarded: scope.guarded || seen.owned,
+          alone: scope.alone || seen.apart,
+          divergent: scope.divergent || seen.apart,
         });
         return;
       }
@@ -200,7 +255,7 @@ class Checker {
         this.sameType("i32", s.value.dtype);
         if (!(Number.isInteger(s.size) && s.size >= 0)) this.fail(`a position within ${s.size}`);
         this.declare(scope, s.name, { k: "position", extent: s.size, varies: seen.varies });
-        if (seen.owned) scope.owned.add(s.name);
+        this.note(s.name, seen, scope);
         return;
       }
     }
@@ -211,11 +266,15 @@ class Checker {
     if (seen.varies) this.fail("control flow depends on the lane of a vector loop");
     const vector = s.mode === "vector";
     if (vector && scope.vector > 0) this.fail("a vector loop inside a vector loop");
+    if (vector && this.kernel.threads && !(isConst(s.extent) && s.extent.constant <= maxLanes))
+      this.fail(`a vector loop of ${formatIndex(s.extent)} lanes, at most ${maxLanes} are allowed`);
     const extent = Math.max(0, s.extent.max);
     const inner: Scope = {
       ...scope,
       names: new Map(scope.names),
       owned: new Set(scope.owned),
+      apart: new Set(scope.apart),
+      divergent: scope.divergent || seen.apart,
       facts: [...scope.facts, isub(s.extent, iadd(ivar(s.var, extent), num(1)))],
       vector: vector ? ++this.vectors : scope.vector,
       lane: vector ? s.var : scope.lane,
@@ -244,7 +303,8 @@ class Checker {
     if (buffer.access === "read") this.fail(`buffer buf${s.buffer} is only read`);
     this.value(s.value, scope);
     this.sameType(buffer.dtype, s.value.dtype);
-    if (s.k === "storeAdd" && buffer.dtype === "bool") this.fail("an addition to booleans");
+    if (s.k === "storeAdd" && (buffer.dtype === "bool" || isHalf(buffer.dtype)))
+      this.fail(`an addition to ${buffer.dtype}`);
     const mask = s.k === "store" ? (s.mask ?? []) : [];
     const masked = this.cond(mask, scope);
     const at = this.inBounds(s.index, buffer.size, scope, mask);
@@ -253,7 +313,42 @@ class Checker {
         `every parallel iteration stores to buf${s.buffer}[${formatIndex(s.index)}]: ` +
           `the index does not depend on ${this.kernel.range.var}`,
       );
+    this.invocationsApart(`buf${s.buffer}`, s.index, union([at, masked]), scope);
     this.lanesApart(s.index, scope);
+  }
+
+  /** Invocations that all store to one element race, whether or not they store the same. */
+  invocationsApart(name: string, index: Index, seen: Seen, scope: Scope): void {
+    const { threads } = this.kernel;
+    if (!threads || threads.extent === 1 || seen.apart || scope.alone) return;
+    this.fail(
+      `every invocation stores to ${name}[${formatIndex(index)}]: ` +
+        `the index does not depend on ${threads.var}`,
+    );
+  }
+
+  /** What a name stands for follows from what was seen in its value. */
+  note(name: string, seen: Seen, scope: Scope): void {
+    if (seen.owned) scope.owned.add(name);
+    if (seen.apart) scope.apart.add(name);
+  }
+
+  /** Invocations wait for one another: all of them must come here. */
+  together(s: Stmt, scope: Scope): void {
+    if (!this.kernel.threads) this.fail(`${s.k} in a kernel without invocations`);
+    if (scope.divergent)
+      this.fail(`${s.k} in control flow that may differ between the invocations of a workgroup`);
+  }
+
+  allReduce(s: Extract<Stmt, { k: "allReduce" }>, scope: Scope): void {
+    this.together(s, scope);
+    const acc = scope.names.get(s.name);
+    if (acc?.k !== "acc") this.fail(`"${s.name}" is not an accumulator in scope`);
+    if (acc.vector !== scope.vector)
+      this.fail(`"${s.name}" is combined before the vector loop that fills it has ended`);
+    const { extent } = this.kernel.threads!;
+    if (!(Number.isInteger(Math.log2(s.width)) && extent % s.width === 0))
+      this.fail(`groups of ${s.width} among ${extent} invocations`);
   }
 
   /** Lanes of a vector loop must not share what they write, whether or not they write the same. */
@@ -264,9 +359,11 @@ class Checker {
       this.fail(`all lanes of ${scope.lane} store to [${formatIndex(index)}]`);
   }
 
-  local(name: string, scope: Scope): Extract<Symbol, { k: "local" }> {
+  local(name: string, scope: Scope): Extract<Symbol, { k: "local" | "shared" }> {
     const local = scope.names.get(name);
-    return local?.k === "local" ? local : this.fail(`"${name}" is not a local in scope`);
+    return local?.k === "local" || local?.k === "shared"
+      ? local
+      : this.fail(`"${name}" is not a local in scope`);
   }
 
   buffer(i: number): BufferInfo {
@@ -281,7 +378,7 @@ class Checker {
 
   /** Checks the variables of an index expression. */
   index(x: Index, scope: Scope): Seen {
-    const seen = { varies: false, owned: false };
+    const seen = { varies: false, owned: false, apart: false };
     eachAtom(x, (atom) => {
       if (atom.k !== "var" && atom.k !== "value") return;
       const symbol = scope.names.get(atom.name);
@@ -293,6 +390,7 @@ class Checker {
         this.fail(`"${atom.name}" runs to ${extent}, [${formatIndex(x)}] assumes ${atom.extent}`);
       seen.varies ||= symbol.varies;
       seen.owned ||= scope.owned.has(atom.name);
+      seen.apart ||= scope.apart.has(atom.name);
     });
     return seen;
   }
@@ -304,32 +402,38 @@ class Checker {
   value(v: Value, scope: Scope): Seen {
     switch (v.k) {
       case "const":
-        return { varies: false, owned: false };
+        return nothing;
       case "scalar":
         if (!(v.slot >= 0 && v.slot < this.kernel.scalars)) this.fail(`no scalar word${v.slot}`);
         if (dtypes[v.dtype].bytes !== 4) this.fail(`a scalar word as ${v.dtype}`);
-        return { varies: false, owned: false };
+        return nothing;
       case "var": {
         const symbol = scope.names.get(v.name);
-        if (!symbol || symbol.k === "loop" || symbol.k === "local")
+        if (!symbol || symbol.k === "loop" || symbol.k === "local" || symbol.k === "shared")
           this.fail(`"${v.name}" is not a value in scope`);
         if (scope.filling.has(v.name) && symbol.k === "acc" && symbol.vector !== scope.vector)
           this.fail(`"${v.name}" is read before the vector loop that fills it has ended`);
         const index =
           symbol.k === "position" || (symbol.k === "acc" && symbol.combine === "argmax");
         this.sameType(index ? "i32" : (symbol as { dtype: DType }).dtype, v.dtype);
-        return { varies: symbol.varies, owned: scope.owned.has(v.name) };
+        return {
+          varies: symbol.varies,
+          owned: scope.owned.has(v.name),
+          apart: scope.apart.has(v.name),
+        };
       }
       case "load": {
         const buffer = this.buffer(v.buffer);
         this.sameType(buffer.dtype, v.dtype);
         const masked = this.cond(v.mask ?? [], scope);
-        return union([masked, this.inBounds(v.index, buffer.size, scope, v.mask ?? [])]);
+        const at = this.inBounds(v.index, buffer.size, scope, v.mask ?? []);
+        // What is in memory is no control flow that a GPU's compiler would take for uniform.
+        return { ...union([masked, at]), apart: true };
       }
       case "localLoad": {
         const local = this.local(v.local, scope);
         this.sameType(local.dtype, v.dtype);
-        return this.inBounds(v.index, local.size, scope, []);
+        return { ...this.inBounds(v.index, local.size, scope, []), apart: true };
       }
       case "index":
         return this.index(v.index, scope);
@@ -372,15 +476,19 @@ class Checker {
   }
 }
 
-/** Whether an expression differs between lanes, and whether it follows from the range variable. */
+/** Whether an expression differs between lanes, follows from the range variable, may differ between invocations. */
 interface Seen {
   readonly varies: boolean;
   readonly owned: boolean;
+  readonly apart: boolean;
 }
+
+const nothing: Seen = { varies: false, owned: false, apart: false };
 
 const union = (seen: readonly Seen[]): Seen => ({
   varies: seen.some((s) => s.varies),
   owned: seen.some((s) => s.owned),
+  apart: seen.some((s) => s.apart),
 });
 
 /** min(a, b)·c + … ≥ 0 with c > 0 says that both alternatives are. */
@@ -508,5 +616,6 @@ function opProblem(op: ValueOp, dtype: DType, args: readonly Value[]): string | 
   if (types.length !== arity) return `expected ${arity} operands`;
   if (!types.every((t) => t === types[0] && accepts[kind](t)))
     return `expected ${kind} operands of one dtype`;
+  if (isHalf(types[0]) && !takesHalves(op)) return "halves are computed with in f32";
   return (result ?? types[0]) === dtype ? null : `expected the result ${result ?? types[0]}`;
 }

@@ -5,15 +5,17 @@
  * nodes become `let`s, each in the outermost scope whose variables it needs (so what does not change in a loop is
  * computed before it). Equal evaluations in an open scope are shared.
  */
-import { dtypes } from "../dtype.ts";
 import { exactJson, type Node } from "../graph/node.ts";
 import { backward, broadcastIndex, isMovement } from "../schedule/access.ts";
+import type { Group } from "../schedule/group.ts";
+import { literal } from "../schedule/simplify.ts";
 import { weightOf } from "../schedule/stores.ts";
 import {
   type Cond,
   freeVars,
   ge,
   type Index,
+  iadd,
   isub,
   ivalue,
   linearize,
@@ -21,10 +23,12 @@ import {
   num,
   simplifyCond,
 } from "../schedule/symbolic.ts";
-import { numel } from "../shape.ts";
+import { numel, type Shape } from "../shape.ts";
 import {
   type BufferInfo,
+  compute,
   constValue,
+  narrow,
   op,
   type Stmt,
   type Value,
@@ -70,6 +74,8 @@ export class Evaluator {
   readonly bound = new Map<Node, Evaluated>();
   /** Full rows kept in scratch: node → how to read it back. */
   readonly kept = new Map<Node, () => Evaluated>();
+  /** What earlier scopes have put in scratch, by the key that `evaluate` knows it by. */
+  readonly cached = new Map<string, Value>();
   private readonly depthOf = new Map<string, number>();
   private counter = 0;
 
@@ -153,6 +159,24 @@ export class Evaluator {
     return { k: "store", buffer, index: at, value, ...(mask.length > 0 ? { mask } : {}) };
   }
 
+  /** Evaluates a member of a group and writes it: of an update only the slice that changes. */
+  write(group: Group, n: Node, index: readonly Index[]): Stmt {
+    if (group.kind !== "update") return this.store(n, index, this.evaluate(n, index).value);
+    const [, update, ...starts] = n.src;
+    const from = this.starts(starts, update.shape, n.shape);
+    const { value } = this.evaluate(update, index);
+    return this.store(n, index.map((v, i) => iadd(v, from[i])), value); // biome-ignore format: one line
+  }
+
+  /** From here on `value`, in the type that n's is computed in, is the value of `n`; it is rounded once. */
+  bind(n: Node, value: Value, depth: number): void {
+    const exact = narrow(value, n.dtype);
+    this.bound.set(
+      n,
+      exact === value ? { value, depth } : this.define(`bound@${n.id}`, exact, depth),
+    );
+  }
+
   /** The value of `n` at `index`; where `mask` fails it may be anything, and nothing is read. */
   evaluate(n: Node, index: readonly Index[], mask: Cond = []): Evaluated {
     const bound = this.bound.get(n);
@@ -168,6 +192,8 @@ export class Evaluator {
     // In the phase that keeps a row its elements are still in registers, and known.
     const kept = this.kept.get(n);
     if (kept) return kept();
+    const cached = this.cached.get(key);
+    if (cached) return this.define(key, cached, this.depth);
     if (this.inMemory(n)) return this.load(key, n, index, mask);
     switch (n.op) {
       case "iota":
@@ -181,6 +207,10 @@ export class Evaluator {
         return this.random(key, n as Node<"random">, index);
       case "gather":
         return this.gather(n as Node<"gather">, index, mask);
+      case "dynamicSlice":
+        return this.dynamicSlice(n as Node<"dynamicSlice">, index, mask);
+      case "dynamicUpdateSlice":
+        return this.dynamicUpdateSlice(n as Node<"dynamicUpdateSlice">, index, mask);
       case "concat":
         return this.concat(key, n as Node<"concat">, index, mask);
     }
@@ -188,7 +218,7 @@ export class Evaluator {
     const depth = Math.max(0, ...args.map((a) => a.depth));
     if (n.op === "cast" && n.dtype === n.src[0].dtype) return args[0];
     this.flopsPerElement += weightOf(n);
-    return this.define(key, op(n.op as ValueOp, n.dtype, ...args.map((a) => a.value)), depth);
+    return this.define(key, compute(n.op as ValueOp, n.dtype, ...args.map((a) => a.value)), depth);
   }
 
   private movement(n: Node, index: readonly Index[], mask: Cond): Evaluated {
@@ -260,15 +290,62 @@ export class Evaluator {
           ? { k: "select", dtype: "i32", cond: mask, a: found.value, b: constValue("i32", 0) }
           : found.value;
       const depth = Math.max(found.depth, ...mask.map((m) => this.indexDepth(m)));
-      const name = this.fresh("p");
-      this.scopes[depth].stmts.push({ k: "position", name, value: safe, size });
-      this.declare(name, depth);
-      position = { value: variable("i32", name), depth };
-      this.scopes[depth].memo.set(key, position);
+      position = this.position(key, safe, size, depth);
     }
     const { name } = position.value as { name: string };
     const at = index.map((v, i) => (i === axis ? ivalue(name, size) : v));
     return this.evaluate(x, at, mask);
+  }
+
+  private dynamicSlice(n: Node<"dynamicSlice">, index: readonly Index[], mask: Cond): Evaluated {
+    const [x, ...starts] = n.src;
+    const from = this.starts(starts, n.shape, x.shape);
+    return this.evaluate(x, index.map((v, i) => iadd(v, from[i])), mask); // biome-ignore format: one line
+  }
+
+  private dynamicUpdateSlice(
+    n: Node<"dynamicUpdateSlice">,
+    index: readonly Index[],
+    mask: Cond,
+  ): Evaluated {
+    const [x, update, ...starts] = n.src;
+    const from = this.starts(starts, update.shape, n.shape);
+    const at = index.map((v, i) => isub(v, from[i]));
+    const cond = simplifyCond(at.flatMap((v, i) => [ge(v, 0), lt(v, update.shape[i])]));
+    const inside = cond === false ? false : simplifyCond([...mask, ...cond]);
+    if (cond === false || inside === false) return this.evaluate(x, index, mask);
+    const written = this.evaluate(update, at, inside);
+    if (cond.length === 0) return written;
+    return this.select(n, index, cond, written, this.evaluate(x, index, mask));
+  }
+
+  /** Where a slice of `size` begins on each axis, moved so that it fits; what is known only at run time is a position. */
+  private starts(starts: readonly Node[], size: Shape, shape: Shape): Index[] {
+    return starts.map((start, i) => {
+      const room = shape[i] - size[i];
+      const known = literal(start);
+      if (room === 0) return num(0);
+      if (known !== null) return num(Math.max(0, Math.min(known, room)));
+      const key = `start@${start.id}@${room}`;
+      let position = this.known(key);
+      if (!position) {
+        const { value, depth } = this.evaluate(start, []);
+        const low = op("max", "i32", value, constValue("i32", 0));
+        const fitting = op("min", "i32", low, constValue("i32", room));
+        position = this.position(key, fitting, room + 1, depth);
+      }
+      return ivalue((position.value as { name: string }).name, room + 1);
+    });
+  }
+
+  /** Declares a position, for index expressions to use. */
+  position(key: string, value: Value, size: number, depth: number): Evaluated {
+    const name = this.fresh("p");
+    this.scopes[depth].stmts.push({ k: "position", name, value, size });
+    this.declare(name, depth);
+    const position = { value: variable("i32", name), depth };
+    this.scopes[depth].memo.set(key, position);
+    return position;
   }
 
   /** Parts from the last to the first: where the position is below a part's end, that part. */
@@ -298,7 +375,3 @@ export class Evaluator {
     return found;
   }
 }
-
-/** Bytes of a kernel's buffers, each counted once. */
-export const trafficOf = (buffers: readonly BufferInfo[]): number =>
-  buffers.reduce((n, b) => n + b.size * dtypes[b.dtype].bytes, 0);

@@ -1,18 +1,32 @@
 /**
  * @file Runs a kernel on the host, invocation by invocation and lane by lane, and finds what a compiled kernel would
  * only show as a wrong number: accesses outside a buffer, reads of what nobody wrote, and races, between iterations
- * of the parallel range or between lanes of a vector loop.
+ * of the parallel range, between the invocations of a workgroup or between lanes of a vector loop.
  *
  * Each statement becomes a closure once; variables live in numbered slots. Arithmetic is float32 (every operation
  * rounded) and wraps integers as the language says, so results agree with a backend up to the order of sums.
- * A race is found by the order-free rule (as Eraser does with locks): two iterations touch one element and at
- * least one writes, whether or not this run's order happens to give the right result.
+ * A race is found by the order-free rule (as Eraser does with locks): two invocations touch one element, of workgroup
+ * memory between the same barriers, and at least one writes, whether or not this run's order gives the right result.
+ *
+ * Between two barriers invocations run one after the other; statements with a barrier inside run in lockstep.
  */
-import { type DType, dtypes, floatToInt, isFloat, roundTo, type TypedArray } from "../dtype.ts";
+import { codecs, dtypes, floatToInt, isFloat, roundTo, type StoredArray } from "../dtype.ts";
 import { KernelError } from "../errors.ts";
-import { erf, pow, roundEven, threefry2x32 } from "../math.ts";
+import { threefry2x32 } from "../math.ts";
 import type { Atom, Cond, Index } from "../schedule/symbolic.ts";
-import type { Combine, Kernel, Stmt, Value, ValueOp } from "./ir.ts";
+import { reductionLevels } from "./gpu/reduction.ts";
+import { type Memory, makeMemory, makeTracks, storedAs, type Tracks } from "./interpret-memory.ts";
+import {
+  type Accumulator,
+  binary,
+  bits,
+  combine,
+  compare,
+  identity,
+  kindOf,
+  unary,
+} from "./interpret-values.ts";
+import type { Kernel, Stmt, Value } from "./ir.ts";
 import { formatHead } from "./print.ts";
 
 export interface InterpretOptions {
@@ -28,9 +42,10 @@ export interface InterpretResult {
   error?: { position: number; value: number };
 }
 
+/** `buffers` as a device stores them: halves as Uint16Arrays of their bits. */
 export function interpret(
   kernel: Kernel,
-  buffers: readonly TypedArray[],
+  buffers: readonly StoredArray[],
   scalars: Uint32Array,
   options: InterpretOptions = {},
 ): InterpretResult {
@@ -40,61 +55,55 @@ export function interpret(
   );
 }
 
-/** Who touched each element of a memory. Iterations and lanes are numbered from 1; 0 is nobody, -1 several. */
-interface Tracks {
-  readonly written: Uint8Array;
-  readonly writer: Int32Array;
-  readonly reader: Int32Array;
-  /** The same between lanes, valid where `epoch` is that of the running vector loop. */
-  readonly epoch: Int32Array;
-  readonly laneWriter: Int32Array;
-  readonly laneReader: Int32Array;
-}
+/** Where a name's value is: a number, an accumulator, a private or workgroup array. */
+type Slot = { readonly k: "number" | "acc" | "memory"; readonly slot: number };
 
-interface Memory {
-  readonly label: string;
-  readonly dtype: DType;
-  data: TypedArray;
-  readonly size: number;
-  /** Locals are private to an iteration: no races between iterations. */
-  readonly shared: boolean;
-  readonly tracks: Tracks | null;
-}
-
-type Slot = { readonly slot: number } | { readonly memory: Memory } | { readonly acc: Accumulator };
-
-interface Accumulator {
-  readonly dtype: DType;
-  readonly combine: Combine;
-  value: number;
-  at: number;
-  empty: boolean;
+/** One invocation, or one lane of it while a vector loop runs in lockstep. */
+interface Invocation {
+  readonly numbers: number[];
+  readonly held: (Accumulator | Memory)[];
+  /** Its number in the whole dispatch, from 1. */
+  id: number;
+  readonly lane: number;
 }
 
 type Eval = () => number;
 type Run = () => void;
+/** What all invocations of a workgroup run together. */
+type Lockstep = (all: readonly Invocation[]) => void;
 type Names = Map<string, Slot>;
 
-const words = new DataView(new ArrayBuffer(8));
+/** Runs in lockstep: invocations wait for one another in it. */
+function waits(s: Stmt): boolean {
+  if (s.k === "loop" || s.k === "if") return s.body.some(waits);
+  return s.k === "barrier" || s.k === "allReduce";
+}
 
 class Machine {
   readonly kernel: Kernel;
   readonly detect: boolean;
   readonly memories: readonly Memory[];
   readonly scalars: Uint32Array;
-  readonly env: number[] = [];
   readonly result: InterpretResult = {};
   positions = 0;
-  /** The statement that runs, the iteration (from 1), the lane (from 1; 0 outside vector loops), the vector loop. */
+  numbers: number[] = [];
+  held: (Accumulator | Memory)[] = [];
+  slots = 0;
+  heldSlots = 0;
+  /** The statement that runs, the invocation (from 1), the lane (from 1; 0 outside vector loops), the vector loop, and
+   *  how many barriers have been passed. */
   stmt: Stmt | null = null;
   iteration = 0;
   lane = 0;
   epoch = 0;
+  interval = 0;
   readonly loops: { name: string; slot: number }[] = [];
+  /** Workgroup memory, which starts empty in each workgroup. */
+  readonly workgroup: Memory[] = [];
 
   constructor(
     kernel: Kernel,
-    buffers: readonly TypedArray[],
+    buffers: readonly StoredArray[],
     scalars: Uint32Array,
     detect: boolean,
   ) {
@@ -107,10 +116,10 @@ class Machine {
           `got ${buffers.length} and ${scalars.length}`,
       );
     // One storage bound twice (an update in place) is one memory to the detector.
-    const shared = new Map<TypedArray, Tracks>();
+    const shared = new Map<StoredArray, Tracks>();
     this.memories = kernel.buffers.map((info, i) => {
       const data = buffers[i];
-      if (!(data instanceof dtypes[info.dtype].array) || data.length < info.size)
+      if (!(data instanceof storedAs(info.dtype)) || data.length < info.size)
         throw new KernelError(
           `kernel ${kernel.name}: buf${i} expected ${info.dtype}[${info.size}], ` +
             `got ${data.constructor.name}[${data.length}]`,
@@ -120,10 +129,10 @@ class Machine {
       if (tracks && info.access !== "write") tracks.written.fill(1);
       return {
         label: `buf${i}`,
-        dtype: info.dtype,
         data,
+        codec: codecs[info.dtype],
         size: info.size,
-        shared: true,
+        scope: "buffer",
         tracks,
       };
     });
@@ -131,31 +140,62 @@ class Machine {
 
   run(begin: number, end: number): InterpretResult {
     const names: Names = new Map();
-    const slot = this.declareSlot(names, this.kernel.range.var);
-    this.loops.push({ name: this.kernel.range.var, slot });
-    const body = this.block(this.kernel.body, names);
+    const { range, threads } = this.kernel;
+    const slot = this.declareLoop(names, range.var);
+    const threadSlot = threads ? this.declareLoop(names, threads.var) : -1;
+    const body = this.lockstep(this.kernel.body, names);
+    const count = threads?.extent ?? 1;
+    const all = Array.from(
+      { length: count },
+      (): Invocation => ({ numbers: [], held: [], id: 0, lane: 0 }),
+    );
     for (let i = begin; i < end; i++) {
-      this.env[slot] = i;
-      this.iteration = i + 1;
-      body();
+      this.interval++;
+      for (const m of this.workgroup) m.tracks?.written.fill(0);
+      all.forEach((one, t) => {
+        one.numbers[slot] = i;
+        if (threads) one.numbers[threadSlot] = t;
+        one.id = i * count + t + 1;
+      });
+      body(all);
     }
     return this.result;
   }
 
+  enter(one: Invocation): void {
+    this.numbers = one.numbers;
+    this.held = one.held;
+    this.iteration = one.id;
+    this.lane = one.lane;
+  }
+
+  /** An invocation's name in messages. */
+  who(id: number): string {
+    const { threads } = this.kernel;
+    if (!threads) return `iteration ${id - 1}`;
+    const t = (id - 1) % threads.extent;
+    return `invocation ${t} of workgroup ${(id - 1 - t) / threads.extent}`;
+  }
+
   fail(message: string): never {
     const at = this.loops
-      .filter((l) => this.env[l.slot] !== undefined)
-      .map((l) => `${l.name} = ${this.env[l.slot]}`);
+      .filter((l) => this.numbers[l.slot] !== undefined)
+      .map((l) => `${l.name} = ${this.numbers[l.slot]}`);
     throw new KernelError(
       `kernel ${this.kernel.name}: ${message}\n  in: ${this.stmt ? formatHead(this.stmt) : "(start)"}` +
         `\n  at: ${at.join(", ")}`,
     );
   }
 
-  declareSlot(names: Names, name: string): number {
-    const slot = this.env.length;
-    this.env.push(undefined as unknown as number);
-    names.set(name, { slot });
+  declareNumber(names: Names, name: string): number {
+    const slot = this.slots++;
+    names.set(name, { k: "number", slot });
+    return slot;
+  }
+
+  declareLoop(names: Names, name: string): number {
+    const slot = this.declareNumber(names, name);
+    this.loops.push({ name, slot });
     return slot;
   }
 
@@ -170,15 +210,16 @@ class Machine {
     const t = m.tracks;
     if (t) {
       if (!t.written[i]) this.fail(`${m.label}[${i}] is read before it is written`);
-      if (m.shared) {
+      if (m.scope !== "private") {
+        this.refresh(m, t, i);
         if (t.writer[i] !== 0 && t.writer[i] !== this.iteration)
           this.fail(
-            `race: iteration ${this.iteration - 1} reads ${m.label}[${i}], which iteration ${t.writer[i] - 1} writes`,
+            `race: ${this.who(this.iteration)} reads ${m.label}[${i}], which ${this.who(t.writer[i])} writes`,
           );
         t.reader[i] = t.reader[i] === 0 || t.reader[i] === this.iteration ? this.iteration : -1;
       }
       if (this.lane !== 0) {
-        this.enter(t, i);
+        this.refreshLanes(t, i);
         if (t.laneWriter[i] !== 0 && t.laneWriter[i] !== this.lane)
           this.fail(
             `race: lane ${this.lane - 1} reads ${m.label}[${i}], which lane ${t.laneWriter[i] - 1} writes`,
@@ -186,39 +227,53 @@ class Machine {
         t.laneReader[i] = t.laneReader[i] === 0 || t.laneReader[i] === this.lane ? this.lane : -1;
       }
     }
-    return m.data[i];
+    return m.codec ? m.codec.decode(m.data[i]) : m.data[i];
   }
 
   write(m: Memory, i: number, value: number): void {
     this.checkIndex(m, i);
     const t = m.tracks;
     if (t) {
-      if (m.shared) {
-        this.conflict(m, i, "iteration", t.writer[i], this.iteration, "write");
-        this.conflict(m, i, "iteration", t.reader[i], this.iteration, "read");
+      if (m.scope !== "private") {
+        this.refresh(m, t, i);
+        this.conflict(m, i, t.writer[i], "writes");
+        this.conflict(m, i, t.reader[i], "reads");
         t.writer[i] = this.iteration;
       }
       if (this.lane !== 0) {
-        this.enter(t, i);
-        this.conflict(m, i, "lane", t.laneWriter[i], this.lane, "write");
-        this.conflict(m, i, "lane", t.laneReader[i], this.lane, "read");
+        this.refreshLanes(t, i);
+        this.laneConflict(m, i, t.laneWriter[i], "writes");
+        this.laneConflict(m, i, t.laneReader[i], "reads");
         t.laneWriter[i] = this.lane;
       }
       t.written[i] = 1;
     }
-    m.data[i] = value;
+    m.data[i] = m.codec ? m.codec.encode(value) : value;
   }
 
-  conflict(m: Memory, i: number, who: string, other: number, self: number, did: string): void {
-    if (other === 0 || other === self) return;
-    const name = other < 0 ? `several ${who}s` : `${who} ${other - 1}`;
-    this.fail(
-      `race: ${who} ${self - 1} writes ${m.label}[${i}], which ${name} ${did}${other < 0 ? "" : "s"}`,
-    );
+  conflict(m: Memory, i: number, other: number, did: "reads" | "writes"): void {
+    if (other === 0 || other === this.iteration) return;
+    const others = this.kernel.threads ? "several invocations" : "several iterations";
+    const who = other < 0 ? `${others} ${did.slice(0, -1)}` : `${this.who(other)} ${did}`;
+    this.fail(`race: ${this.who(this.iteration)} writes ${m.label}[${i}], which ${who}`);
+  }
+
+  laneConflict(m: Memory, i: number, other: number, did: "reads" | "writes"): void {
+    if (other === 0 || other === this.lane) return;
+    const who = other < 0 ? `several lanes ${did.slice(0, -1)}` : `lane ${other - 1} ${did}`;
+    this.fail(`race: lane ${this.lane - 1} writes ${m.label}[${i}], which ${who}`);
+  }
+
+  /** What happened to workgroup memory before the last barrier is no race. */
+  refresh(m: Memory, t: Tracks, i: number): void {
+    if (m.scope !== "workgroup" || t.interval[i] === this.interval) return;
+    t.interval[i] = this.interval;
+    t.writer[i] = 0;
+    t.reader[i] = 0;
   }
 
   /** Lane records of another vector loop are void. */
-  enter(t: Tracks, i: number): void {
+  refreshLanes(t: Tracks, i: number): void {
     if (t.epoch[i] === this.epoch) return;
     t.epoch[i] = this.epoch;
     t.laneWriter[i] = 0;
@@ -238,57 +293,188 @@ class Machine {
     };
   }
 
+  /** As `block`, for all invocations: what nobody waits in, one invocation after the other. */
+  lockstep(body: readonly Stmt[], outer: Names): Lockstep {
+    const names = new Map(outer);
+    const steps: Lockstep[] = [];
+    let segment: { s: Stmt; run: Run }[] = [];
+    const flush = (): void => {
+      const runs = segment;
+      segment = [];
+      if (runs.length === 0) return;
+      steps.push((all) => {
+        for (const one of all) {
+          this.enter(one);
+          for (const { s, run } of runs) {
+            this.stmt = s;
+            run();
+          }
+        }
+      });
+    };
+    for (const s of body) {
+      if (!waits(s)) {
+        segment.push({ s, run: this.statement(s, names) });
+        continue;
+      }
+      flush();
+      const step = this.together(s, names);
+      steps.push((all) => {
+        this.stmt = s;
+        step(all);
+      });
+    }
+    flush();
+    return (all) => {
+      for (const step of steps) step(all);
+    };
+  }
+
+  /** A value that must be the same in all invocations, as others wait for each. */
+  agreed(all: readonly Invocation[], what: string, value: Eval): number {
+    let first = 0;
+    all.forEach((one, i) => {
+      this.enter(one);
+      const own = value();
+      if (i === 0) first = own;
+      else if (own !== first)
+        this.fail(
+          `${what} around a barrier differs: ${first} in ${this.who(all[0].id)}, ${own} in ${this.who(one.id)}`,
+        );
+    });
+    return first;
+  }
+
+  /** A statement that invocations wait for one another in. */
+  together(s: Stmt, outer: Names): Lockstep {
+    if (!this.kernel.threads) this.fail(`${s.k}: the kernel has no invocations to wait for`);
+    switch (s.k) {
+      case "barrier":
+        return () => {
+          this.interval++;
+          this.epoch++;
+        };
+      case "allReduce":
+        return this.allReduce(s, outer);
+      case "if": {
+        const cond = this.cond(s.cond, outer);
+        const body = this.lockstep(s.body, outer);
+        return (all) => {
+          if (this.agreed(all, "a condition", () => Number(cond()))) body(all);
+        };
+      }
+      case "loop":
+        return this.loopTogether(s, outer);
+      default:
+        return this.fail(`${s.k} has no barrier in it`);
+    }
+  }
+
+  loopTogether(s: Extract<Stmt, { k: "loop" }>, outer: Names): Lockstep {
+    const names = new Map(outer);
+    const extent = this.index(s.extent, names);
+    const slot = this.declareLoop(names, s.var);
+    const body = this.lockstep(s.body, names);
+    return (all) => {
+      const n = this.agreed(all, "a loop's extent", extent);
+      if (s.mode === "vector") {
+        this.epoch++;
+        // Lanes have their own variables; what was declared before the loop they share.
+        const lanes = all.flatMap((one) =>
+          Array.from({ length: n }, (_, lane) => {
+            const numbers = one.numbers.slice();
+            numbers[slot] = lane;
+            return { numbers, held: one.held.slice(), id: one.id, lane: lane + 1 };
+          }),
+        );
+        body(lanes);
+        return;
+      }
+      for (let i = 0; i < n; i++) {
+        for (const one of all) one.numbers[slot] = i;
+        body(all);
+      }
+      for (const one of all) one.numbers[slot] = undefined as unknown as number;
+    };
+  }
+
+  allReduce(s: Extract<Stmt, { k: "allReduce" }>, names: Names): Lockstep {
+    const { slot } = this.find(s.name, "acc", names);
+    const { steps, rest } = reductionLevels(s.width);
+    const add = (to: Accumulator, from: Accumulator): void => {
+      if (!from.empty || from.combine !== "argmax") combine(to, from.value, from.at);
+    };
+    return (all) => {
+      const lanes = all.length / this.kernel.threads!.extent;
+      const old = all.map((one) => ({ ...(one.held[slot] as Accumulator) }));
+      for (let first = 0; first < all.length; first += s.width * lanes) {
+        for (let lane = 0; lane < lanes; lane++) {
+          const items = Array.from({ length: s.width }, (_, i) => old[first + i * lanes + lane]);
+          for (let j = 0; j < rest; j++)
+            for (let i = 1; i < steps; i++) add(items[j], items[i * rest + j]);
+          for (let j = 1; j < rest; j++) add(items[0], items[j]);
+          for (let i = 0; i < s.width; i++)
+            Object.assign(all[first + i * lanes + lane].held[slot], items[0]);
+        }
+      }
+    };
+  }
+
   statement(s: Stmt, names: Names): Run {
     switch (s.k) {
       case "loop":
         return this.loop(s, names);
       case "let": {
         const value = this.value(s.value, names);
-        const slot = this.declareSlot(names, s.name);
+        const slot = this.declareNumber(names, s.name);
         return () => {
-          this.env[slot] = value();
+          this.numbers[slot] = value();
         };
       }
       case "acc": {
-        const acc: Accumulator = { ...s, value: 0, at: 0, empty: true };
-        names.set(s.name, { acc });
+        const slot = this.heldSlots++;
+        names.set(s.name, { k: "acc", slot });
         const start = identity(s.combine, s.dtype);
+        const { dtype } = s;
+        const kind = s.combine;
         return () => {
-          acc.value = start;
-          acc.at = 0;
-          acc.empty = true;
+          this.held[slot] = { dtype, combine: kind, value: start, at: 0, empty: true };
         };
       }
       case "update": {
-        const acc = this.acc(s.name, names);
+        const { slot } = this.find(s.name, "acc", names);
         const value = this.value(s.value, names);
         const times = s.times ? this.value(s.times, names) : null;
         const at = s.at ? this.index(s.at, names) : () => 0;
-        const product = binary.mul[kindOf(acc.dtype)];
-        const round = (x: number) => roundTo(acc.dtype, x);
-        if (times) return () => combine(acc, round(product(value(), times())), 0);
-        return () => combine(acc, value(), at());
+        const product = binary.mul[kindOf(s.value.dtype)];
+        const round = (x: number) => roundTo(s.value.dtype, x);
+        if (times)
+          return () => combine(this.held[slot] as Accumulator, round(product(value(), times())), 0);
+        return () => combine(this.held[slot] as Accumulator, value(), at());
       }
       case "local": {
-        const { array } = dtypes[s.dtype];
-        const memory: Memory = {
-          label: s.name,
-          dtype: s.dtype,
-          data: new array(s.size),
-          size: s.size,
-          shared: false,
-          tracks: this.detect ? makeTracks(s.size) : null,
-        };
-        names.set(s.name, { memory });
+        const slot = this.heldSlots++;
+        names.set(s.name, { k: "memory", slot });
         return () => {
-          memory.tracks?.written.fill(0);
+          const known = this.held[slot] as Memory | undefined;
+          if (known) known.tracks?.written.fill(0);
+          else this.held[slot] = makeMemory(s.name, s.dtype, s.size, "private", this.detect);
+        };
+      }
+      case "shared": {
+        const slot = this.heldSlots++;
+        names.set(s.name, { k: "memory", slot });
+        const memory = makeMemory(s.name, s.dtype, s.size, "workgroup", this.detect);
+        this.workgroup.push(memory);
+        return () => {
+          this.held[slot] = memory;
         };
       }
       case "localStore": {
-        const memory = this.memory(s.local, names);
+        const { slot } = this.find(s.local, "memory", names);
         const index = this.index(s.index, names);
         const value = this.value(s.value, names);
-        return () => this.write(memory, index(), value());
+        return () => this.write(this.held[slot] as Memory, index(), value());
       }
       case "store": {
         const memory = this.memories[s.buffer];
@@ -304,10 +490,10 @@ class Machine {
         const memory = this.memories[s.buffer];
         const index = this.index(s.index, names);
         const value = this.value(s.value, names);
-        const add = binary.add[kindOf(memory.dtype)];
+        const { dtype } = s.value;
         return () => {
           const i = index();
-          this.write(memory, i, roundTo(memory.dtype, add(this.read(memory, i), value())));
+          this.write(memory, i, roundTo(dtype, this.read(memory, i) + value()));
         };
       }
       case "if": {
@@ -320,73 +506,63 @@ class Machine {
       case "position": {
         const number = this.positions++;
         const value = this.value(s.value, names);
-        const slot = this.declareSlot(names, s.name);
+        const slot = this.declareNumber(names, s.name);
         return () => {
           const v = value();
           const inside = v >= 0 && v < s.size;
           if (!inside) this.result.error ??= { position: number, value: v };
-          this.env[slot] = inside ? v : 0;
+          this.numbers[slot] = inside ? v : 0;
         };
       }
-      case "shared":
       case "barrier":
       case "allReduce":
-        throw new KernelError(`${s.k}: no kernel for a CPU`);
+        return this.fail(`${s.k} inside a statement that runs alone`);
     }
   }
 
   loop(s: Extract<Stmt, { k: "loop" }>, outer: Names): Run {
     const names = new Map(outer);
     const extent = this.index(s.extent, names);
-    const slot = this.declareSlot(names, s.var);
-    this.loops.push({ name: s.var, slot });
+    const slot = this.declareLoop(names, s.var);
     const body = this.block(s.body, names);
     const vector = s.mode === "vector";
     return () => {
       const n = extent();
+      const { lane } = this;
       if (vector) this.epoch++;
       for (let i = 0; i < n; i++) {
-        this.env[slot] = i;
+        this.numbers[slot] = i;
         if (vector) this.lane = i + 1;
         body();
       }
-      if (vector) this.lane = 0;
-      this.env[slot] = undefined as unknown as number;
+      this.lane = lane;
+      this.numbers[slot] = undefined as unknown as number;
     };
   }
 
-  slot(name: string, names: Names): number {
+  find(name: string, k: Slot["k"], names: Names): Slot {
     const found = names.get(name);
-    return found && "slot" in found
-      ? found.slot
-      : this.fail(`"${name}" is not a variable in scope`);
-  }
-
-  acc(name: string, names: Names): Accumulator {
-    const found = names.get(name);
-    return found && "acc" in found ? found.acc : this.fail(`"${name}" is not an accumulator`);
-  }
-
-  memory(name: string, names: Names): Memory {
-    const found = names.get(name);
-    return found && "memory" in found ? found.memory : this.fail(`"${name}" is not a local`);
+    const what = { number: "a variable", acc: "an accumulator", memory: "a local" }[k];
+    return found?.k === k ? found : this.fail(`"${name}" is not ${what} in scope`);
   }
 
   // --- expressions ------------------------------------------------------------------------------------------
 
   index(x: Index, names: Names): Eval {
-    const { env } = this;
     const { constant } = x;
     if (x.terms.length === 0) return () => constant;
     const terms = x.terms.map((t) => ({ atom: this.atom(t.atom, names), coef: t.coef }));
     if (terms.length === 1 && constant === 0 && terms[0].coef === 1) return terms[0].atom;
     const plain = x.terms.every((t) => t.atom.k === "var" || t.atom.k === "value");
     if (plain) {
-      const slots = x.terms.map((t) => this.slot((t.atom as { name: string }).name, names));
+      const slots = x.terms.map(
+        (t) => this.find((t.atom as { name: string }).name, "number", names).slot,
+      );
       const coefs = x.terms.map((t) => t.coef);
       return () => {
+        const { numbers } = this;
         let sum = constant;
-        for (let i = 0; i < slots.length; i++) sum += coefs[i] * env[slots[i]];
+        for (let i = 0; i < slots.length; i++) sum += coefs[i] * numbers[slots[i]];
         return sum;
       };
     }
@@ -401,9 +577,8 @@ class Machine {
     switch (a.k) {
       case "var":
       case "value": {
-        const { env } = this;
-        const slot = this.slot(a.name, names);
-        return () => env[slot];
+        const { slot } = this.find(a.name, "number", names);
+        return () => this.numbers[slot];
       }
       case "div": {
         const of = this.index(a.of, names);
@@ -436,13 +611,12 @@ class Machine {
       }
       case "var": {
         const found = names.get(v.name);
-        if (found && "acc" in found) {
-          const { acc } = found;
-          return acc.combine === "argmax" ? () => acc.at : () => acc.value;
-        }
-        const slot = this.slot(v.name, names);
-        const { env } = this;
-        return () => env[slot];
+        const slot = found?.slot ?? this.fail(`"${v.name}" is not a value in scope`);
+        if (found?.k === "number") return () => this.numbers[slot];
+        return () => {
+          const acc = this.held[slot] as Accumulator;
+          return acc.combine === "argmax" ? acc.at : acc.value;
+        };
       }
       case "load": {
         const memory = this.memories[v.buffer];
@@ -452,9 +626,9 @@ class Machine {
         return () => (mask() ? this.read(memory, index()) : 0);
       }
       case "localLoad": {
-        const memory = this.memory(v.local, names);
+        const { slot } = this.find(v.local, "memory", names);
         const index = this.index(v.index, names);
-        return () => this.read(memory, index());
+        return () => this.read(this.held[slot] as Memory, index());
       }
       case "index": {
         const index = this.index(v.index, names);
@@ -514,128 +688,5 @@ class Machine {
     }
     const f = unary[v.op as keyof typeof unary];
     return () => roundTo(dtype, f(a()));
-  }
-}
-
-function makeTracks(size: number): Tracks {
-  const ints = () => new Int32Array(size);
-  return {
-    written: new Uint8Array(size),
-    writer: ints(),
-    reader: ints(),
-    epoch: ints(),
-    laneWriter: ints(),
-    laneReader: ints(),
-  };
-}
-
-// --- arithmetic ---------------------------------------------------------------------------------------------
-
-function bits(from: DType, to: DType, value: number): number {
-  if (dtypes[from].bytes === 1) return roundTo(to, value);
-  if (isFloat(from)) words.setFloat32(0, value);
-  else words.setInt32(0, value | 0);
-  return isFloat(to) ? words.getFloat32(0) : roundTo(to, words.getInt32(0));
-}
-
-const compare = {
-  lt: (a: number, b: number) => a < b,
-  le: (a: number, b: number) => a <= b,
-  eq: (a: number, b: number) => a === b,
-};
-
-const unary: {
-  readonly [O in Extract<
-    ValueOp,
-    "neg" | "abs" | "exp" | "log" | "sin" | "cos" | "sqrt" | "tanh" | "erf" | "floor" | "round"
-  >]: (x: number) => number;
-} = {
-  neg: (x) => -x,
-  abs: Math.abs,
-  exp: Math.exp,
-  log: Math.log,
-  sin: Math.sin,
-  cos: Math.cos,
-  sqrt: Math.sqrt,
-  tanh: Math.tanh,
-  erf,
-  floor: Math.floor,
-  round: roundEven,
-};
-
-type Kind = "float" | "int";
-const kindOf = (dtype: DType): Kind => (isFloat(dtype) ? "float" : "int");
-type Binary = (a: number, b: number) => number;
-const both = (f: Binary) => ({ float: f, int: f });
-
-/** Before rounding to the dtype. Integer division by zero gives 0, as the remainder does (PyTorch raises). */
-const binary: {
-  readonly [O in Extract<
-    ValueOp,
-    | "add"
-    | "sub"
-    | "mul"
-    | "div"
-    | "idiv"
-    | "rem"
-    | "pow"
-    | "max"
-    | "min"
-    | "and"
-    | "or"
-    | "xor"
-    | "shl"
-  >]: { readonly [K in Kind]: Binary };
-} = {
-  add: both((a, b) => a + b),
-  sub: both((a, b) => a - b),
-  mul: { float: (a, b) => a * b, int: Math.imul },
-  div: both((a, b) => a / b),
-  idiv: both((a, b) => Math.trunc(a / b)),
-  rem: both((a, b) => a % b),
-  pow: both(pow),
-  max: both(Math.max),
-  min: both(Math.min),
-  and: both((a, b) => a & b),
-  or: both((a, b) => a | b),
-  xor: both((a, b) => a ^ b),
-  shl: both((a, b) => a << (b & 31)),
-};
-
-function identity(c: Combine, dtype: DType): number {
-  if (c === "sum") return 0;
-  if (c === "prod") return 1;
-  const low = c === "max" || c === "argmax";
-  if (isFloat(dtype)) return low ? Number.NEGATIVE_INFINITY : Number.POSITIVE_INFINITY;
-  const width = 8 * dtypes[dtype].bytes;
-  if (dtypes[dtype].signed) return low ? -(2 ** (width - 1)) : 2 ** (width - 1) - 1;
-  return low ? 0 : 2 ** width - 1;
-}
-
-function combine(acc: Accumulator, value: number, at: number): void {
-  const kind = kindOf(acc.dtype);
-  switch (acc.combine) {
-    case "sum":
-      acc.value = roundTo(acc.dtype, acc.value + value);
-      return;
-    case "prod":
-      acc.value = roundTo(acc.dtype, binary.mul[kind](acc.value, value));
-      return;
-    case "max":
-      acc.value = Math.max(acc.value, value);
-      return;
-    case "min":
-      acc.value = Math.min(acc.value, value);
-      return;
-    case "argmax": {
-      const [new_, old] = [Number.isNaN(value), Number.isNaN(acc.value)];
-      const better = new_ !== old ? new_ : value > acc.value;
-      const tie = (new_ && old) || value === acc.value;
-      if (acc.empty || better || (tie && at < acc.at)) {
-        acc.value = value;
-        acc.at = at;
-        acc.empty = false;
-      }
-    }
   }
 }

@@ -10,8 +10,11 @@
  *
  * A kernel with `threads` is scheduled for a GPU: each invocation of a workgroup runs the body, control flow may differ
  * between invocations except around barriers, and vector loops have a constant extent of at most 4 (one vec4).
+ *
+ * Halves (f16, bf16) are loaded, stored, selected and compared, but not computed with: arithmetic is in f32, between a cast
+ * to f32, which is exact, and one back, which rounds and which no rewrite may remove. Accumulators are never halves.
  */
-import type { DType } from "../dtype.ts";
+import { type DType, isHalf } from "../dtype.ts";
 import type { Primitive } from "../graph/primitives.ts";
 import type { Cond, Index } from "../schedule/symbolic.ts";
 
@@ -141,7 +144,15 @@ export type Stmt =
   | { readonly k: "if"; readonly cond: Cond; readonly body: readonly Stmt[] }
   /** Declares the i32 variable `name` as `value` checked against 0 … size-1: outside, the kernel raises its error flag
    *  (IndexOutOfRangeError at the next read) and goes on with 0. Index expressions use it through `value(name)`. */
-  | { readonly k: "position"; readonly name: string; readonly value: Value; readonly size: number }
+  | {
+      readonly k: "position";
+      readonly name: string;
+      readonly value: Value;
+      readonly size: number;
+      /** It is inside by construction, whatever the data is: GPUs, where a check costs a binding and a read-back, trust it.
+       *  The interpreter does not. */
+      readonly known?: true;
+    }
   /** GPU: scratch of `size` elements that the invocations of a workgroup share, read and written like a local, not
    *  initialised. Declared at the top of a body. */
   | { readonly k: "shared"; readonly name: string; readonly dtype: DType; readonly size: number }
@@ -165,6 +176,7 @@ export type KernelKind =
   | "row"
   | "matmul"
   | "conv"
+  | "attention"
   | "gather"
   | "scatter"
   | "scan"
@@ -195,3 +207,34 @@ export const op = (name: ValueOp, dtype: DType, ...args: Value[]): Value => ({
   op: name,
   args,
 });
+
+/** What values of a type are computed in. */
+export const wideType = (dtype: DType): DType => (isHalf(dtype) ? "f32" : dtype);
+/** A half as f32. */
+export const widen = (v: Value): Value => (isHalf(v.dtype) ? op("cast", "f32", v) : v);
+/** An f32 rounded to the half that `dtype` is, if it is one. */
+export const narrow = (v: Value, dtype: DType): Value =>
+  v.dtype === dtype ? v : op("cast", dtype, v);
+
+/** What a half can be put through as it is: the result is one again, without rounding, or no float at all. */
+const exactOnHalves: ReadonlySet<ValueOp> = new Set([
+  "neg",
+  "abs",
+  "floor",
+  "round",
+  "max",
+  "min",
+  "lt",
+  "le",
+  "eq",
+  "where",
+  "cast",
+  "bitcast",
+]);
+export const takesHalves = (name: ValueOp): boolean => exactOnHalves.has(name);
+
+/** An element-wise operation, through f32 where its type is a half. */
+export function compute(name: ValueOp, dtype: DType, ...args: Value[]): Value {
+  if (!isHalf(dtype) || takesHalves(name)) return op(name, dtype, ...args);
+  return op("cast", dtype, op(name, "f32", ...args.map(widen)));
+}

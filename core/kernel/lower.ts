@@ -1,8 +1,10 @@
 /**
- * @file Schedules a group as loops for a CPU: maps, and rows of reductions (row.ts). matmul and scatter are templates.ts's.
+ * @file Schedules a group as loops for a CPU: maps, and rows of reductions (phases.ts, row.ts). matmul and scatter are
+ * templates.ts's, and GPUs have schedules of their own (gpu/).
  *
  * The outermost loop over kept axes is the kernel's parallel range; if only the lanes' loop is left, blocks of it.
  */
+import { dtypes } from "../dtype.ts";
 import type { Node } from "../graph/node.ts";
 import { type Group, isReduce } from "../schedule/group.ts";
 import { type Index, iadd, imin, imul, isub, ivar, num, substitute } from "../schedule/symbolic.ts";
@@ -11,12 +13,15 @@ import { Evaluator } from "./evaluate.ts";
 import type { Kernel, KernelKind, Stmt } from "./ir.ts";
 import { laneOf, loopEnv, mapIndices } from "./loops.ts";
 import { nestIn, planNest } from "./nest.ts";
-import { emitRow } from "./row.ts";
+import { emitRow, planRow } from "./phases.ts";
+import { serialRows } from "./row.ts";
 
 export interface Lowered {
   readonly kernel: Kernel;
   /** The node whose storage each buffer is. */
   readonly nodes: readonly Node[];
+  /** Bytes read and written, each element once. */
+  readonly traffic: number;
   /** Random leaves: words 3i … 3i+2 of the kernel's scalars. */
   readonly randoms: readonly Node<"random">[];
   /** May the value `n`, stored here, be written over the storage of `old`, read here? */
@@ -30,6 +35,7 @@ export function lowerNest(group: Group, inMemory: (n: Node) => boolean): Lowered
   const { kept, reduced, lanes } = nest;
   const at = (map: readonly Index[]) => map.map((x) => substitute(x, nest.env));
   const ev = new Evaluator(inMemory);
+  const plan = planRow(group);
   ev.push([]);
 
   // The range is the outermost kept loop; if only the lanes are left, blocks of them.
@@ -38,9 +44,9 @@ export function lowerNest(group: Group, inMemory: (n: Node) => boolean): Lowered
   const body = (): void => {
     // Sums down columns take a cache line or two of each row at a time; what is more than a sum needs the registers.
     const unroll = reduced.length > 0 && group.members.size <= 4 ? 8 : 0;
-    if (lanes && !lanes.reduced)
-      nestIn(ev, "vector", lanes, () => emitRow(group, ev, nest, at), unroll);
-    else emitRow(group, ev, nest, at);
+    const row = () => emitRow(group, ev, at, plan, serialRows(group, ev, nest, at, plan));
+    if (lanes && !lanes.reduced) nestIn(ev, "vector", lanes, row, unroll);
+    else row();
   };
   const serial = (i: number): void => {
     if (i === outer.length) body();
@@ -67,10 +73,16 @@ export function lowerNest(group: Group, inMemory: (n: Node) => boolean): Lowered
       rangeInfo = { var: "p", extent: Math.ceil(lanes.extent / width) };
     }
   }
-  const hasReduce = [...group.members.keys()].some(isReduce);
+  const flops = ev.flopsPerElement * numel(group.space);
+  return finish(group, ev, nestKind(group), rangeInfo, stmts, flops);
+}
+
+/** Element-wise, values per row, or also whole rows after their reductions. */
+export function nestKind(group: Group): KernelKind {
+  const members = [...group.members.keys()];
+  if (!members.some(isReduce)) return members.some((n) => n.op === "gather") ? "gather" : "map";
   const onlyReduce = [...group.stores.keys()].every((n) => numel(n.shape) !== numel(group.space));
-  const kind: KernelKind = !hasReduce ? "map" : onlyReduce ? "reduce" : "row";
-  return finish(group, ev, kind, rangeInfo, stmts, ev.flopsPerElement * numel(group.space));
+  return onlyReduce ? "reduce" : "row";
 }
 
 /** Turns the vector loop over `lane` into blocks of `width` lanes, block number `p`. */
@@ -85,6 +97,17 @@ function blockLoop(stmts: readonly Stmt[], lane: string, extent: number, width: 
   );
 }
 
+/** What a schedule decides of a kernel. */
+export type Schedule = Pick<Kernel, "kind" | "range" | "threads" | "body" | "flops">;
+
+/** The kernel of a group, whose operands and results `ev` has evaluated. */
+export const kernelOf = (group: Group, ev: Evaluator, schedule: Schedule): Kernel => ({
+  name: nameOf(group, schedule.kind === "gather" ? "map" : schedule.kind),
+  buffers: ev.buffers,
+  scalars: 3 * ev.randoms.length,
+  ...schedule,
+});
+
 export function finish(
   group: Group,
   ev: Evaluator,
@@ -93,16 +116,7 @@ export function finish(
   body: readonly Stmt[],
   flops: number,
 ): Lowered {
-  const gathers = [...group.members.keys()].some((n) => n.op === "gather");
-  const kernel: Kernel = {
-    name: nameOf(group, kind),
-    kind: kind === "map" && gathers ? "gather" : kind,
-    buffers: ev.buffers,
-    scalars: 3 * ev.randoms.length,
-    range,
-    body,
-    flops,
-  };
+  const kernel = kernelOf(group, ev, { kind, range, body, flops });
   const overwritable = (old: Node, n: Node): boolean => {
     const buffer = ev.nodes.indexOf(old);
     const target = ev.nodes.indexOf(n);
@@ -114,11 +128,22 @@ export function finish(
     const reads = ev.accesses.filter((a) => a.buffer === buffer && !a.store);
     return reads.every((a) => !a.masked && a.index.key === write.index.key);
   };
-  return { kernel, nodes: ev.nodes, randoms: ev.randoms, overwritable };
+  const traffic = trafficOf(group, ev);
+  return { kernel, nodes: ev.nodes, traffic, randoms: ev.randoms, overwritable };
+}
+
+/** A loop nest touches no more of a buffer than it has accesses to it, which matters where it picks (gather, slices). */
+function trafficOf(group: Group, ev: Evaluator): number {
+  const nest = group.kind === "map" || group.kind === "row" || group.kind === "update";
+  return ev.buffers.reduce((total, { size, dtype }, buffer) => {
+    const accesses = ev.accesses.filter((a) => a.buffer === buffer).length;
+    const touched = nest ? Math.min(size, accesses * numel(group.space)) : size;
+    return total + touched * dtypes[dtype].bytes;
+  }, 0);
 }
 
 /** What a name does not mention: the kernel's kind says it. */
-const named = new Set(["cast", "dot", "scatterAdd", "cumulative", "argsort"]);
+const named = new Set(["cast", "dot", "scatterAdd", "cumulative", "argsort", "region", "project"]);
 
 /** kind_op_op_shape: enough to recognise a kernel in a report. */
 function nameOf(group: Group, kind: string): string {

@@ -97,20 +97,20 @@ export function matmulKernel(spec: MatmulSpec): Kernel {
 }
 
 /** At most `tile`, so that the last tile is not much smaller than the others: 8 rows are 4 + 4, not 6 + 2. */
-const evenTile = (size: number, tile: number): number => Math.ceil(size / Math.ceil(size / tile));
-const roundUp = (x: number, to: number): number => Math.ceil(x / to) * to;
+export const evenTile = (size: number, tile: number): number => Math.ceil(size / Math.ceil(size / tile));
+export const roundUp = (x: number, to: number): number => Math.ceil(x / to) * to;
 
 // --- axes in tiles and blocks -------------------------------------------------------------------------------
 
 /** An axis cut into tiles, `per` of them to a task. The last tile may be smaller and belongs to the last task. */
-interface Tiles {
+export interface Tiles {
   readonly size: number;
   readonly tile: number;
   readonly per: number;
   readonly blocks: number;
 }
 
-function tiles(size: number, tile: number, perTask: number): Tiles {
+export function tiles(size: number, tile: number, perTask: number): Tiles {
   const per = Math.max(1, Math.min(perTask, Math.ceil(size / tile)));
   return { size, tile, per, blocks: Math.ceil(size / (tile * per)) };
 }
@@ -122,7 +122,7 @@ function blockExtent(t: Tiles, block: Index): Index {
 }
 
 /** Runs `body` for each tile of a block: first element, extent, and number of the tile within the block. */
-function eachTile(
+export function eachTile(
   t: Tiles,
   block: Index,
   name: string,
@@ -149,7 +149,7 @@ function eachTile(
   return out;
 }
 
-const serial = (name: string, extent: Index, body: readonly Stmt[], unroll?: number): Stmt => ({
+export const serial = (name: string, extent: Index, body: readonly Stmt[], unroll?: number): Stmt => ({
   k: "loop",
   mode: "serial",
   var: name,
@@ -158,7 +158,7 @@ const serial = (name: string, extent: Index, body: readonly Stmt[], unroll?: num
   ...(unroll ? { unroll } : {}),
 });
 
-const vector = (name: string, extent: Index, body: readonly Stmt[], unroll?: number): Stmt => ({
+export const vector = (name: string, extent: Index, body: readonly Stmt[], unroll?: number): Stmt => ({
   k: "loop",
   mode: "vector",
   var: name,

@@ -41,8 +41,7 @@ export function planNest(group: Group, inMemory: (n: Node) => boolean): Nest {
       ev.bound.set(n, { value: variable(n.dtype, ev.fresh("r")), depth: 1 });
     }
     if (!group.stores.has(n)) continue;
-    const { value } = ev.evaluate(n, map);
-    ev.store(n, map, value);
+    ev.write(group, n, map);
   }
   const axes = group.space.map(
     (extent, i): Axis => ({ name: `s${i}`, extent, reduced: group.reduced.includes(i) }),

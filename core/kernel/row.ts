@@ -1,17 +1,18 @@
 /**
- * @file One row of a group: its reductions in phases, each a pass over the reduced axes. What needs the result of an
- * earlier reduction belongs to a later phase; costly values that several phases need are kept in scratch.
+ * @file Rows on a CPU: one task walks the reduced axes by itself. Long sums are summed in blocks, and costly values that
+ * several phases need are kept in scratch. What the phases compute is phases.ts's.
  */
 import { isFloat } from "../dtype.ts";
 import type { Node } from "../graph/node.ts";
-import { beneath, broadcastIndex } from "../schedule/access.ts";
+import { beneath } from "../schedule/access.ts";
 import { type Group, isReduce } from "../schedule/group.ts";
 import { weightOf } from "../schedule/stores.ts";
-import { freeVars, type Index, iadd, imin, imul, isub, ivar, num } from "../schedule/symbolic.ts";
+import { type Index, iadd, imin, imul, isub, ivar, num } from "../schedule/symbolic.ts";
 import type { Evaluator } from "./evaluate.ts";
-import { type Combine, type Stmt, variable } from "./ir.ts";
+import { type Stmt, variable } from "./ir.ts";
 import { type Loop, laneOf, mapIndices } from "./loops.ts";
-import { type Nest, nestIn, sourceIndex } from "./nest.ts";
+import { type Nest, nestIn } from "./nest.ts";
+import type { At, Reduction, RowPlan, RowSchedule } from "./phases.ts";
 
 /** Sums longer than this are summed in blocks (of so many elements over the lanes, of so many one by one). */
 const sumBlock = 4096;
@@ -21,80 +22,50 @@ const sumFan = 64;
 /** Elements of scratch that a row may keep between phases. */
 const maxKept = 1 << 14;
 
-const combineOf: Partial<Record<Node["op"], Combine>> = {
-  sum: "sum",
-  prod: "prod",
-  amax: "max",
-  amin: "min",
-  argmax: "argmax",
-};
-
-export function emitRow(
+export function serialRows(
   group: Group,
   ev: Evaluator,
   nest: Nest,
-  at: (map: readonly Index[]) => Index[],
-): void {
-  const rowDepth = ev.depth;
-  const row = () => ev.scopes[rowDepth].stmts;
-  const members = [...group.members.keys()];
-  const reducedVars = new Set(group.reduced.map((i) => `s${i}`));
-  const isFull = (n: Node): boolean =>
-    group.members.get(n)!.some((x) => [...freeVars(x)].some((v) => reducedVars.has(v)));
-
-  const phases = phasesOf(group);
-  const last = Math.max(0, ...phases.values());
-  const stores = [...group.stores.keys()];
+  at: At,
+  plan: RowPlan,
+): RowSchedule {
+  const loops = nest.reduced;
+  const inner = loops[loops.length - 1] ?? null;
+  const long = inner !== null && inner.extent > (inner === nest.lanes ? sumBlock : serialBlock);
   const keep =
-    lanesReduced(nest) && extentOf(nest.reduced) <= maxKept
-      ? rowsToKeep(group, phases, isFull)
-      : null;
-
-  for (let phase = 0; phase <= last; phase++) {
-    const reductions = members.filter((n) => isReduce(n) && phases.get(n) === phase);
-    const full = stores.filter((n) => !isReduce(n) && isFull(n) && phases.get(n) === phase);
-    const rows = [...(keep?.get(phase) ?? [])];
-    if (reductions.length + full.length + rows.length === 0) continue;
-    emitPhase(group, ev, nest, at, rowDepth, reductions, full, rows);
-  }
-  for (const n of stores) {
-    if (!isReduce(n) && isFull(n)) continue;
-    const index = at(group.members.get(n)!);
-    const value = ev.evaluate(n, index).value;
-    row().push(ev.store(n, index, value));
-  }
-}
-
-/** In which pass over the reduced axes a member can be evaluated; for a reduction: in which it runs. */
-function phasesOf(group: Group): Map<Node, number> {
-  const ready = new Map<Node, number>();
-  for (const n of group.members.keys()) {
-    let phase = 0;
-    for (const s of n.src) {
-      const source = beneath(s);
-      if (!group.members.has(source)) continue;
-      phase = Math.max(phase, ready.get(source)! + (isReduce(source) ? 1 : 0));
-    }
-    ready.set(n, phase);
-  }
-  return ready;
+    nest.lanes?.reduced === true && extentOf(loops) <= maxKept ? rowsToKeep(group, plan) : null;
+  return {
+    pass(phase, reductions, element) {
+      const sums = reductions.filter((r) => r.combine === "sum");
+      const blocked = long && sums.some((r) => isFloat(r.dtype));
+      const blocks = new Map(blocked ? sums.map((r) => [r.node, ev.fresh("b")] as const) : []);
+      const walk = (i: number): void => {
+        if (i === loops.length) {
+          for (const n of keep?.get(phase.number) ?? [])
+            keepRow(ev, n, at(group.members.get(n)!), nest);
+          element(blocks);
+          return;
+        }
+        const mode = loops[i] === nest.lanes ? "vector" : "serial";
+        nestIn(ev, mode, loops[i], () => walk(i + 1));
+        if (blocked && i === loops.length - 1) blockSums(ev, loops[i], sums, blocks);
+      };
+      walk(0);
+    },
+  };
 }
 
 /**
  * Costly members that several phases need: computed in the first of them, kept in scratch for the others.
  * Returns them by that first phase.
  */
-function rowsToKeep(
-  group: Group,
-  phases: ReadonlyMap<Node, number>,
-  isFull: (n: Node) => boolean,
-): Map<number, Set<Node>> {
+function rowsToKeep(group: Group, { phaseOf, isFull }: RowPlan): Map<number, Set<Node>> {
   const usedIn = new Map<Node, Set<number>>();
   const roots = [...group.members.keys()].filter(
     (n) => isReduce(n) || (group.stores.has(n) && isFull(n)),
   );
   for (const root of roots) {
-    const phase = phases.get(root)!;
+    const phase = phaseOf.get(root)!;
     const stack = isReduce(root) ? [beneath(root.src[0])] : [root];
     const seen = new Set<Node>();
     for (let n = stack.pop(); n; n = stack.pop()) {
@@ -117,87 +88,8 @@ function rowsToKeep(
   return keep;
 }
 
-const extentOf = (loops: readonly Loop[]): number => loops.reduce((n, loop) => n * loop.extent, 1);
-const lanesReduced = (nest: Nest): boolean => nest.lanes?.reduced === true;
-
-function emitPhase(
-  group: Group,
-  ev: Evaluator,
-  nest: Nest,
-  at: (map: readonly Index[]) => Index[],
-  rowDepth: number,
-  reductions: readonly Node[],
-  full: readonly Node[],
-  rows: readonly Node[],
-): void {
-  const row = ev.scopes[rowDepth].stmts;
-  const names = new Map<Node, string>();
-  for (const n of reductions) {
-    const name = ev.fresh("a");
-    names.set(n, name);
-    row.push({
-      k: "acc",
-      name,
-      dtype: n.op === "argmax" ? n.src[0].dtype : n.dtype,
-      combine: combineOf[n.op]!,
-    });
-  }
-  const inner = nest.reduced[nest.reduced.length - 1] ?? null;
-  const blocked =
-    inner !== null &&
-    inner.extent > (inner === nest.lanes ? sumBlock : serialBlock) &&
-    reductions.some((n) => n.op === "sum" && isFloat(n.dtype));
-  const blockNames = new Map<Node, string>();
-  if (blocked) for (const n of reductions) if (n.op === "sum") blockNames.set(n, ev.fresh("b"));
-
-  const body = (): void => {
-    const into = () => ev.scopes[ev.depth].stmts;
-    for (const n of rows) {
-      const value = ev.evaluate(n, at(group.members.get(n)!)).value;
-      const local = keepRow(ev, n, nest);
-      into().push({ k: "localStore", local: local.name, index: local.index, value });
-    }
-    for (const n of reductions) {
-      const index = at(sourceIndex(n, group));
-      const x = n.src[0];
-      const name = blockNames.get(n) ?? names.get(n)!;
-      const product =
-        n.op === "sum" &&
-        x.op === "mul" &&
-        isFloat(x.dtype) &&
-        group.members.has(x) &&
-        !ev.kept.has(x);
-      if (product) {
-        const [a, b] = x.src.map((s) => ev.evaluate(s, broadcastIndex(index, s.shape)).value);
-        into().push({ k: "update", name, value: a, times: b });
-      } else {
-        const value = ev.evaluate(x, index).value;
-        const where = n.op === "argmax" ? { at: index[(n as Node<"argmax">).attrs.axis] } : {};
-        into().push({ k: "update", name, value, ...where });
-      }
-    }
-    for (const n of full) {
-      const index = at(group.members.get(n)!);
-      const value = ev.evaluate(n, index).value;
-      into().push(ev.store(n, index, value));
-    }
-  };
-  const loops = nest.reduced;
-  const walk = (i: number): void => {
-    if (i === loops.length) {
-      body();
-      return;
-    }
-    const mode = loops[i] === nest.lanes ? "vector" : "serial";
-    nestIn(ev, mode, loops[i], () => walk(i + 1));
-    if (blocked && i === loops.length - 1) blockSums(ev, loops[i], names, blockNames);
-  };
-  walk(0);
-  for (const [n, name] of names) {
-    const dtype = n.op === "argmax" ? "i32" : n.dtype;
-    ev.bound.set(n, { value: variable(dtype, name), depth: rowDepth });
-  }
-}
+export const extentOf = (loops: readonly Loop[]): number =>
+  loops.reduce((n, loop) => n * loop.extent, 1);
 
 /**
  * Replaces the loop just emitted by loops over blocks, each with sums of its own that are then added up, `sumFan` at a
@@ -206,7 +98,7 @@ function emitPhase(
 function blockSums(
   ev: Evaluator,
   loop: Loop,
-  names: ReadonlyMap<Node, string>,
+  sums: readonly Reduction[],
   blockNames: ReadonlyMap<Node, string>,
 ): void {
   const stmts = ev.scopes[ev.depth].stmts;
@@ -227,15 +119,15 @@ function blockSums(
     extent: imin(num(width), isub(num(loop.extent), begin)),
     body: mapIndices(emitted.body, env),
   };
-  const sums = [...blockNames];
-  const added = (body: Stmt, from: (n: Node) => string, to: (n: Node) => string): Stmt[] => [
-    ...sums.map(([n]): Stmt => ({ k: "acc", name: from(n), dtype: n.dtype, combine: "sum" })),
+  type Naming = (r: Reduction) => string;
+  const added = (body: Stmt, from: Naming, to: Naming): Stmt[] => [
+    ...sums.map((r): Stmt => ({ k: "acc", name: from(r), dtype: r.dtype, combine: "sum" })),
     body,
-    ...sums.map(([n]): Stmt => ({ k: "update", name: to(n), value: variable(n.dtype, from(n)) })),
+    ...sums.map((r): Stmt => ({ k: "update", name: to(r), value: variable(r.dtype, from(r)) })),
   ];
-  const ofBlock = (n: Node): string => blockNames.get(n)!;
-  const ofGroup = (n: Node): string => `${blockNames.get(n)!}g`;
-  const ofAll = (n: Node): string => names.get(n)!;
+  const ofBlock: Naming = (r) => blockNames.get(r.node)!;
+  const ofGroup: Naming = (r) => `${ofBlock(r)}g`;
+  const ofAll: Naming = (r) => r.name;
   const over = (extent: Index, suffix: string, body: readonly Stmt[]): Stmt => ({
     k: "loop",
     mode: "serial",
@@ -252,17 +144,18 @@ function blockSums(
   stmts.push(over(num(groups), "g", added(group, ofGroup, ofAll)));
 }
 
-/** Declares scratch for one row of `n` and makes later evaluations read it. */
-function keepRow(ev: Evaluator, n: Node, nest: Nest): { name: string; index: Index } {
-  const name = ev.fresh("k");
+/** Writes one row of `n` to scratch, and makes later evaluations read it. */
+function keepRow(ev: Evaluator, n: Node, at: readonly Index[], nest: Nest): void {
+  const { value } = ev.evaluate(n, at);
+  const local = ev.fresh("k");
   let index: Index = num(0);
   for (const loop of nest.reduced)
     for (const axis of loop.axes)
       index = iadd(imul(index, axis.extent), ivar(axis.name, axis.extent));
   const size = extentOf(nest.reduced);
-  ev.scopes[0].stmts.unshift({ k: "local", name, dtype: n.dtype, size });
+  ev.scopes[0].stmts.unshift({ k: "local", name: local, dtype: n.dtype, size });
   // In the phase that writes it the value is still in a register: known evaluations are found first.
-  const depth = ev.depth;
-  ev.kept.set(n, () => ({ value: { k: "localLoad", dtype: n.dtype, local: name, index }, depth }));
-  return { name, index };
+  const { depth } = ev;
+  ev.kept.set(n, () => ({ value: { k: "localLoad", dtype: n.dtype, local, index }, depth }));
+  ev.scopes[depth].stmts.push({ k: "localStore", local, index, value });
 }

@@ -24,6 +24,7 @@ import {
   type BufferInfo,
   constValue,
   type Kernel,
+  narrow,
   op,
   type Stmt,
   type Value,
@@ -38,7 +39,9 @@ export interface RunningSpec {
   readonly inner: number;
   readonly combine: Running;
   readonly reverse: boolean;
+  /** What is combined, and what the result is stored as. */
   readonly dtype: DType;
+  readonly outDType: DType;
   readonly buffers: readonly BufferInfo[];
   readonly scalars: number;
   readonly src: (o: Index, j: Index, i: Index) => Operand;
@@ -94,7 +97,7 @@ function blocksOf({ combine, dtype, count }: RunningSpec): Blocks | null {
   return { count: blocks, begin, extent: imin(num(blockLength), isub(num(count), begin)) };
 }
 
-const operation = { sum: "add", prod: "mul", max: "max", min: "min" } as const;
+export const operation = { sum: "add", prod: "mul", max: "max", min: "min" } as const;
 
 function rows(spec: RunningSpec): { extent: number; body: Stmt[] } {
   const { outer, count, inner, dtype } = spec;
@@ -131,7 +134,12 @@ function rows(spec: RunningSpec): { extent: number; body: Stmt[] } {
       ...stmts,
       { k: "let", name: "next", value: combined },
       write("run", next),
-      { k: "store", buffer: spec.outBuffer, index: spec.out(o, at, i), value: total },
+      {
+        k: "store",
+        buffer: spec.outBuffer,
+        index: spec.out(o, at, i),
+        value: narrow(total, spec.outDType),
+      },
     ]);
   };
   const local = (name: string): Stmt => ({ k: "local", name, dtype, size: extent.max });
@@ -204,7 +212,7 @@ function walk(spec: RunningSpec, lines: readonly Line[]): Stmt[] {
       return [
         ...stmts,
         { k: "update", name: `run${line.name}`, value },
-        { k: "store", buffer: spec.outBuffer, index, value: result(line) },
+        { k: "store", buffer: spec.outBuffer, index, value: narrow(result(line), spec.outDType) },
       ];
     });
   };

@@ -46,7 +46,10 @@ export const keyBits = (dtype: DType): number =>
 export const lastKey = int(0x7fffffff);
 
 /** The value's key, with the statements before it: NaN has the largest one, the keys of -0 and 0 are equal. */
-export function keyOf({ dtype, descending }: SortSpec, { stmts, value }: Operand): Operand {
+export function keyOf(
+  { dtype, descending }: Pick<SortSpec, "dtype" | "descending">,
+  { stmts, value }: Operand,
+): Operand {
   const all = [...stmts];
   const named = (name: string, v: Value): Value => {
     all.push({ k: "let", name, value: v });

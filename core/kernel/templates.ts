@@ -14,8 +14,9 @@ import {
   substitute,
 } from "../schedule/symbolic.ts";
 import { numel } from "../shape.ts";
+import { lowerAttention } from "./attention.ts";
 import { Evaluator } from "./evaluate.ts";
-import type { Stmt, Value } from "./ir.ts";
+import { type Stmt, type Value, widen, wideType } from "./ir.ts";
 import { finish, type Lowered, lowerNest } from "./lower.ts";
 import { matmulKernel, type Operand } from "./matmul.ts";
 import { runningKernel } from "./running.ts";
@@ -25,16 +26,17 @@ import { sortKernel } from "./sort.ts";
 /** Schedules one group for a CPU. */
 export function lowerGroup(group: Group, inMemory: (n: Node) => boolean): Lowered {
   if (group.kind === "matmul") return lowerMatmul(group, inMemory);
+  if (group.kind === "attention") return lowerAttention(group, inMemory);
   if (group.kind === "scatter") return lowerScatter(group, inMemory);
   if (group.kind === "scan") return lowerScan(group, inMemory);
   if (group.kind === "sort") return lowerSort(group, inMemory);
   return lowerNest(group, inMemory);
 }
 
-/** The value of `n` at `index`, with the statements that it needs, in a scope of their own. */
-function operand(ev: Evaluator, n: Node, index: readonly Index[]): Operand {
+/** The value of `n` at `index`, halves as f32, with the statements that it needs, in a scope of their own. */
+export function operand(ev: Evaluator, n: Node, index: readonly Index[]): Operand {
   ev.push([]);
-  const { value } = ev.evaluate(n, index);
+  const value = widen(ev.evaluate(n, index).value);
   return { stmts: ev.pop().stmts, value };
 }
 
@@ -51,7 +53,7 @@ function lowerMatmul(group: Group, inMemory: (n: Node) => boolean): Lowered {
   const epilogue = (index: readonly Index[], acc: Value): Stmt[] => {
     const env = new Map(index.map((x, i) => [`s${i}`, x] as const));
     ev.push([]);
-    ev.bound.set(dot, { value: acc, depth: 0 });
+    ev.bind(dot, acc, 0);
     const stores = [...group.stores.keys()].map((node) => {
       const at = group.members.get(node)!.map((x) => substitute(x, env));
       const { value } = ev.evaluate(node, at);
@@ -64,7 +66,7 @@ function lowerMatmul(group: Group, inMemory: (n: Node) => boolean): Lowered {
   const space = indexVars(["s0", "s1", "s2"], group.space);
   operand(ev, a, indexVars(["mb", "mm", "mk"], a.shape));
   operand(ev, b, indexVars(["mb", "mk", "mn"], b.shape));
-  epilogue(space, { k: "const", dtype: dot.dtype, value: 0 });
+  epilogue(space, { k: "const", dtype: wideType(dot.dtype), value: 0 });
   const accesses = [...ev.accesses];
   const flopsPerElement = ev.flopsPerElement;
 
@@ -74,7 +76,7 @@ function lowerMatmul(group: Group, inMemory: (n: Node) => boolean): Lowered {
     m,
     n,
     k,
-    dtype: dot.dtype,
+    dtype: wideType(dot.dtype),
     buffers: ev.buffers,
     scalars: 3 * ev.randoms.length,
     a: (...index) => operand(ev, a, index),
@@ -184,7 +186,8 @@ function lowerScan(group: Group, inMemory: (n: Node) => boolean): Lowered {
   const [n] = group.members.keys() as IterableIterator<Node<"cumulative">>;
   const ev = new Evaluator(inMemory);
   const access = lineAccess(n, n.attrs.axis, ev);
-  const { range, body } = runningKernel({ ...access, ...n.attrs, dtype: n.dtype });
+  const types = { dtype: wideType(n.dtype), outDType: n.dtype };
+  const { range, body } = runningKernel({ ...access, ...n.attrs, ...types });
   return finish(group, ev, "scan", range, body, access.weight * numel(n.shape));
 }
 
@@ -192,6 +195,7 @@ function lowerSort(group: Group, inMemory: (n: Node) => boolean): Lowered {
   const [n] = group.members.keys() as IterableIterator<Node<"argsort">>;
   const ev = new Evaluator(inMemory);
   const access = lineAccess(n, n.attrs.axis, ev);
-  const { range, body, flops } = sortKernel({ ...access, ...n.attrs, dtype: n.src[0].dtype });
+  const dtype = wideType(n.src[0].dtype);
+  const { range, body, flops } = sortKernel({ ...access, ...n.attrs, dtype });
   return finish(group, ev, "sort", range, body, flops + access.weight * numel(n.shape));
 }

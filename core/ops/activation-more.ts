@@ -11,7 +11,7 @@ import { along, axisOf } from "./axes.ts";
 import { expm1, part, sigmoid } from "./compose.ts";
 import { lit } from "./custom.ts";
 import { softmax } from "./norms.ts";
-import { describeNode, floatNode, floatUnary } from "./promotion.ts";
+import { describeNode, floatNode, floatUnary, inFloat32, isHalfTensor } from "./promotion.ts";
 
 /** x where positive, `alpha·(e^(x/alpha) - 1)` elsewhere (Barron 2017, arXiv 1704.07483). */
 export function celu(x: Tensor, alpha = 1): Tensor {
@@ -27,6 +27,7 @@ export function celu(x: Tensor, alpha = 1): Tensor {
 
 /** `1.0507·elu(x, 1.6733)`, which keeps mean 0 and variance 1 (Klambauer et al. 2017, arXiv 1706.02515). */
 export function selu(x: Tensor): Tensor {
+  if (isHalfTensor(x)) return inFloat32(selu, x);
   return elu(x, 1.6732632423543772).mul(1.0507009873554805);
 }
 
@@ -74,6 +75,7 @@ export function threshold(x: Tensor, threshold: number, value: number): Tensor {
 
 /** The first half along `dim` times the sigmoid of the second (Dauphin et al. 2017, arXiv 1612.08083). */
 export function glu(x: Tensor, dim = -1): Tensor {
+  if (isHalfTensor(x)) return inFloat32(glu, x, dim);
   const n = floatNode("glu", x);
   const axis = axisOf("glu", dim, n.shape.length);
   const size = n.shape[axis] ?? 1;

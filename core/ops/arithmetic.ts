@@ -9,7 +9,18 @@ import type { Node } from "../graph/node.ts";
 import { constant } from "../graph/primitives.ts";
 import { fromNode, type Tensor } from "../tensor.ts";
 import { trunc } from "./compose.ts";
-import { describeNode, floatPair, literal, type Operand, operandOf, pair } from "./promotion.ts";
+import {
+  combine,
+  describeNode,
+  floatPair,
+  inFloat32,
+  inWide,
+  isHalfTensor,
+  literal,
+  type Operand,
+  operandOf,
+  pair,
+} from "./promotion.ts";
 
 /** What div rounds towards: minus infinity or zero. */
 export type RoundingMode = "floor" | "trunc";
@@ -18,24 +29,28 @@ const zero = (x: Node): Node => g.scalarLike(x, 0);
 
 /** `a + alpha·b`, broadcasting. Two bool tensors give their logical or, as in PyTorch. */
 export function add(a: Operand, b: Operand, { alpha = 1 }: { alpha?: number } = {}): Tensor {
-  const [x, y] = pair("add", a, b);
-  if (x.dtype === "bool") return fromNode(g.or(x, y));
-  return fromNode(g.add(x, alpha === 1 ? y : g.mul(y, literal("add", alpha, x.dtype))));
+  const sum = (x: Node, y: Node): Node =>
+    x.dtype === "bool"
+      ? g.or(x, y)
+      : g.add(x, alpha === 1 ? y : g.mul(y, literal("add", alpha, x.dtype)));
+  return combine("add", a, b, sum, { several: alpha !== 1 });
 }
 
 /** `a - alpha·b`, broadcasting. Bool tensors have no difference: use logicalXor. */
 export function sub(a: Operand, b: Operand, { alpha = 1 }: { alpha?: number } = {}): Tensor {
-  const [x, y] = pair("sub", a, b);
-  if (x.dtype === "bool")
-    throw new DTypeError(
-      describe(
-        "sub",
-        "numbers",
-        "two bool operands",
-        "use logicalXor, or cast one with .to('i32')",
-      ),
-    );
-  return fromNode(g.sub(x, alpha === 1 ? y : g.mul(y, literal("sub", alpha, x.dtype))));
+  const difference = (x: Node, y: Node): Node => {
+    if (x.dtype === "bool")
+      throw new DTypeError(
+        describe(
+          "sub",
+          "numbers",
+          "two bool operands",
+          "use logicalXor, or cast one with .to('i32')",
+        ),
+      );
+    return g.sub(x, alpha === 1 ? y : g.mul(y, literal("sub", alpha, x.dtype)));
+  };
+  return combine("sub", a, b, difference, { several: alpha !== 1 });
 }
 
 /** `b - a`. */
@@ -45,8 +60,7 @@ export function rsub(a: Operand, b: Operand): Tensor {
 
 /** `a · b`, broadcasting. Two bool tensors give their logical and. */
 export function mul(a: Operand, b: Operand): Tensor {
-  const [x, y] = pair("mul", a, b);
-  return fromNode(x.dtype === "bool" ? g.and(x, y) : g.mul(x, y));
+  return combine("mul", a, b, (x, y) => (x.dtype === "bool" ? g.and(x, y) : g.mul(x, y)));
 }
 
 /**
@@ -59,20 +73,18 @@ export function div(
   b: Operand,
   { roundingMode }: { roundingMode?: RoundingMode } = {},
 ): Tensor {
-  if (roundingMode === undefined) {
-    const [x, y] = floatPair("div", a, b);
-    return fromNode(g.div(x, y));
-  }
-  const [x, y] = roundingOperands("div", a, b);
-  if (roundingMode === "floor") return fromNode(floorQuotient(x, y));
-  if (roundingMode === "trunc")
-    return fromNode(isFloat(x.dtype) ? trunc(g.div(x, y)) : g.idiv(x, y));
+  if (roundingMode === undefined) return combine("div", a, b, g.div, { float: true });
+  const operands = roundingOperands("div", a, b);
+  if (roundingMode === "floor") return fromNode(inWide(floorQuotient, ...operands));
+  const truncated = (x: Node, y: Node): Node =>
+    isFloat(x.dtype) ? trunc(g.div(x, y)) : g.idiv(x, y);
+  if (roundingMode === "trunc") return fromNode(inWide(truncated, ...operands));
   throw new ArgumentError(describe("div", "roundingMode 'floor' or 'trunc'", String(roundingMode)));
 }
 
 /** `⌊a / b⌋`, Python's `//`. Integers stay integers. */
 export function floorDivide(a: Operand, b: Operand): Tensor {
-  return fromNode(floorQuotient(...roundingOperands("floorDivide", a, b)));
+  return fromNode(inWide(floorQuotient, ...roundingOperands("floorDivide", a, b)));
 }
 
 /** The remainder with the sign of the divisor, Python's `%`: `a - b·⌊a / b⌋`. */
@@ -92,21 +104,21 @@ export function fmod(a: Operand, b: Operand): Tensor {
  * divisions and roots. Integer tensors take non-negative integral number exponents.
  */
 export function pow(base: Operand, exponent: Operand): Tensor {
-  const [x, y] = pair("pow", base, exponent);
-  if (typeof exponent === "number") {
-    const product = powerByProducts(x, exponent);
-    if (product) return fromNode(product);
-  }
-  if (!isFloat(x.dtype))
-    throw new DTypeError(
-      describe(
-        "pow",
-        "floats, or an integer tensor with a non-negative integral number as exponent",
-        `${describeNode(x)} and ${describeNode(y)}`,
-        "convert with .float() first",
-      ),
-    );
-  return fromNode(g.pow(x, y));
+  const power = (x: Node, y: Node): Node => {
+    const product = typeof exponent === "number" ? powerByProducts(x, exponent) : null;
+    if (product) return product;
+    if (!isFloat(x.dtype))
+      throw new DTypeError(
+        describe(
+          "pow",
+          "floats, or an integer tensor with a non-negative integral number as exponent",
+          `${describeNode(x)} and ${describeNode(y)}`,
+          "convert with .float() first",
+        ),
+      );
+    return g.pow(x, y);
+  };
+  return combine("pow", base, exponent, power, { several: true });
 }
 
 /** The larger of two elements; NaN wins, and equal elements share the gradient equally. */
@@ -123,6 +135,7 @@ export function minimum(a: Operand, b: Operand): Tensor {
 
 /** `start + weight·(end - start)`; exact at both ends, as PyTorch's lerp. */
 export function lerp(start: Tensor, end: Tensor, weight: Tensor | number): Tensor {
+  if (isHalfTensor(start)) return inFloat32(lerp, start, end, weight);
   const [x, y] = floatPair("lerp", start, end);
   const w = operandOf("lerp", weight, x.dtype);
   const d = g.sub(y, x);
@@ -138,9 +151,10 @@ export function addcmul(
   x: Tensor,
   a: Operand,
   b: Operand,
-  { value = 1 }: { value?: number } = {},
+  options: { value?: number } = {},
 ): Tensor {
-  return add(x, mul(a, b), { alpha: value });
+  if (isHalfTensor(x)) return inFloat32(addcmul, x, a, b, options);
+  return add(x, mul(a, b), { alpha: options.value });
 }
 
 /** `x + value·a/b`, broadcasting. */
@@ -148,9 +162,10 @@ export function addcdiv(
   x: Tensor,
   a: Operand,
   b: Operand,
-  { value = 1 }: { value?: number } = {},
+  options: { value?: number } = {},
 ): Tensor {
-  return add(x, div(a, b), { alpha: value });
+  if (isHalfTensor(x)) return inFloat32(addcdiv, x, a, b, options);
+  return add(x, div(a, b), { alpha: options.value });
 }
 
 // --- helpers -------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ import { fromNode, noGrad, type Tensor } from "../tensor.ts";
 import { along, countOf, kept } from "./axes.ts";
 import { part, rsqrt, square } from "./compose.ts";
 import { lit } from "./custom.ts";
-import { describeNode, floatNode } from "./promotion.ts";
+import { describeNode, floatNode, inFloat32, isHalfTensor } from "./promotion.ts";
 import { moments } from "./reductions.ts";
 
 export interface BatchNormOptions {
@@ -34,6 +34,12 @@ export function batchNorm(
   bias?: Tensor | null,
   { training = false, momentum = 0.1, eps = 1e-5 }: BatchNormOptions = {},
 ): Tensor {
+  // Not inFloat32: the running statistics are cells to assign to, not values.
+  if (isHalfTensor(x)) {
+    const options = { training, momentum, eps };
+    const wide = batchNorm(x.float(), runningMean, runningVar, weight, bias, options);
+    return wide.to(x.dtype);
+  }
   const n = channels("batchNorm", x, 2);
   const rank = n.shape.length;
   const axes = [...n.shape.keys()].filter((a) => a !== 1);
@@ -77,6 +83,7 @@ export function groupNorm(
   bias?: Tensor | null,
   eps = 1e-5,
 ): Tensor {
+  if (isHalfTensor(x)) return inFloat32(groupNorm, x, groups, weight, bias, eps);
   const n = channels("groupNorm", x, 2);
   if (!(Number.isInteger(groups) && groups > 0) || n.shape[1] % groups !== 0)
     throw new ArgumentError(
@@ -98,6 +105,7 @@ export function instanceNorm(
   bias?: Tensor | null,
   eps = 1e-5,
 ): Tensor {
+  if (isHalfTensor(x)) return inFloat32(instanceNorm, x, weight, bias, eps);
   const n = channels("instanceNorm", x, 3);
   const places = [...n.shape.keys()].slice(2);
   return affine("instanceNorm", standardised(n, places, eps), weight, bias);
@@ -114,6 +122,7 @@ export function localResponseNorm(
   beta = 0.75,
   k = 1,
 ): Tensor {
+  if (isHalfTensor(x)) return inFloat32(localResponseNorm, x, size, alpha, beta, k);
   const n = channels("localResponseNorm", x, 3);
   if (!(Number.isInteger(size) && size > 0))
     throw new ArgumentError(describe("localResponseNorm", "a positive size", String(size)));
@@ -136,7 +145,7 @@ function channels(op: string, x: Tensor, rank: number): Node {
 }
 
 function perChannel(op: string, n: Node, t: Tensor): Node {
-  const p = floatNode(op, t);
+  const p = g.cast(floatNode(op, t), n.dtype);
   if (!sameShape(p.shape, [n.shape[1]]))
     throw new ShapeError(
       describe(op, `one element for each of ${n.shape[1]} channels`, describeNode(p)),

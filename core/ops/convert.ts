@@ -15,11 +15,11 @@ export function to(x: Tensor, dtype: DType): Tensor;
 export function to(x: Tensor, device: DeviceName): Promise<Tensor>;
 export function to(x: Tensor, target: DType | DeviceName): Tensor | Promise<Tensor> {
   if (target in dtypes) return fromNode(g.cast(nodeOf("to", x), target as DType));
-  if (target !== "wasm" && target !== "reference")
+  if (target !== "webgpu" && target !== "wasm" && target !== "reference")
     throw new ArgumentError(
       describe(
         "to",
-        `a dtype (${Object.keys(dtypes).join(", ")}) or a device (wasm, reference)`,
+        `a dtype (${Object.keys(dtypes).join(", ")}) or a device (webgpu, wasm, reference)`,
         `"${String(target)}"`,
       ),
     );

@@ -5,13 +5,14 @@ import * as g from "../graph/build.ts";
 import { numel } from "../shape.ts";
 import { fromNode, type Tensor } from "../tensor.ts";
 import { lit } from "./custom.ts";
-import { describeNode, floatNode, nodeOf } from "./promotion.ts";
+import { describeNode, floatNode, inFloat32, isHalfTensor, nodeOf } from "./promotion.ts";
 
 /**
  * The number of elements in each of `bins` equal intervals between min and max (the last includes its end); others are not
  * counted. With min = max the range is that of the data. The result has x's dtype.
  */
 export function histc(x: Tensor, bins = 100, min = 0, max = 0): Tensor {
+  if (isHalfTensor(x)) return inFloat32(histc, x, bins, min, max);
   const n = floatNode("histc", x);
   if (!(Number.isInteger(bins) && bins > 0 && max >= min))
     throw new ArgumentError(

@@ -3,7 +3,7 @@
  * tensor is a literal or a counter in the graph, costs no memory and fuses into whatever reads it.
  */
 import { defaultDevice, deviceNamed } from "../device.ts";
-import { type DType, dtypes, isFloat, isInt, type TypedArray } from "../dtype.ts";
+import { type DType, dtypes, isFloat, isHalf, isInt, roundTo, type TypedArray } from "../dtype.ts";
 import { ArgumentError, DTypeError, describe, ShapeError } from "../errors.ts";
 import * as g from "../graph/build.ts";
 import type { DeviceName, Node } from "../graph/node.ts";
@@ -37,6 +37,7 @@ export type FlatData =
  * A tensor with a copy of the data: nested arrays, one number or boolean, or a typed array with its
  * `shape` (one axis by default). Numbers are f32 unless `dtype` says otherwise, booleans bool; a
  * typed array keeps its type (16-bit and 64-bit integers become i32, checked, and doubles f32).
+ * Halves are rounded to nearest; data for bf16 comes as numbers of any kind.
  */
 export function tensor(
   data: NestedArray | FlatData,
@@ -105,10 +106,11 @@ export function arange(...args: (number | TensorOptions | undefined)[]): Tensor 
     );
   const dtype = options.dtype ?? (numbers.every(Number.isInteger) ? "i32" : "f32");
   checkDType("arange", dtype);
-  const counter = g.cast(g.iota(length), dtype);
-  const scaled = step === 1 ? counter : g.mul(counter, literal("arange", step, dtype));
-  const n = start === 0 ? scaled : g.add(scaled, literal("arange", start, dtype));
-  return placed(n, options);
+  const wide = isHalf(dtype) ? "f32" : dtype;
+  const counter = g.cast(g.iota(length), wide);
+  const scaled = step === 1 ? counter : g.mul(counter, literal("arange", step, wide));
+  const n = start === 0 ? scaled : g.add(scaled, literal("arange", start, wide));
+  return placed(g.cast(n, dtype), options);
 }
 
 /** `steps` numbers from start to end, both included, evenly spaced. */
@@ -121,15 +123,17 @@ export function linspace(
   checkShape("linspace", [steps]);
   const dtype = options.dtype ?? "f32";
   if (!isFloat(dtype)) throw new DTypeError(describe("linspace", "a float dtype", dtype));
-  const lit = (x: number) => literal("linspace", x, dtype);
+  const wide = isHalf(dtype) ? "f32" : dtype;
+  const lit = (x: number) => literal("linspace", x, wide);
   const step = steps > 1 ? (end - start) / (steps - 1) : 0;
   const i = g.iota(steps);
   // From both ends to the middle, as PyTorch: exact at the ends, symmetric in between.
-  const rise = g.add(lit(start), g.mul(g.cast(i, dtype), lit(step)));
+  const rise = g.add(lit(start), g.mul(g.cast(i, wide), lit(step)));
   const left = g.sub(constant(steps - 1, "i32"), i);
-  const fall = g.sub(lit(end), g.mul(g.cast(left, dtype), lit(step)));
+  const fall = g.sub(lit(end), g.mul(g.cast(left, wide), lit(step)));
   const half = constant(Math.floor(steps / 2), "i32");
-  return placed(steps === 1 ? rise : g.where(g.lt(i, half), rise, fall), options);
+  const all = steps === 1 ? rise : g.where(g.lt(i, half), rise, fall);
+  return placed(g.cast(all, dtype), options);
 }
 
 /** The identity matrix [rows, columns]. */
@@ -163,8 +167,10 @@ function filled(
   const size = checkShape(op, shape);
   const n = literal(op, value, dtype);
   // A literal has no device; one that is asked for is data there.
-  if (options.device && options.device !== defaultDevice().name)
-    return upload(new dtypes[dtype].array(numel(size)).fill(Number(value)), dtype, size, options);
+  if (options.device && options.device !== defaultDevice().name) {
+    const data = new dtypes[dtype].array(numel(size)).fill(roundTo(dtype, Number(value)));
+    return upload(data, dtype, size, options);
+  }
   return withGrad(fromNode(g.expand(n, size)), options);
 }
 
@@ -235,7 +241,9 @@ function nested(data: NestedArray): Flat {
 /** The values in the array type of `dtype`; refuses integers that it cannot hold. */
 function stored(values: ArrayLike<number | boolean>, dtype: DType): TypedArray {
   const { array, bytes, signed } = dtypes[dtype];
-  if (values instanceof array && dtype !== "bool") return values;
+  // A Float32Array of halves is yet to be rounded.
+  const rounds = isHalf(dtype) && new array(0) instanceof Float32Array;
+  if (values instanceof array && dtype !== "bool" && !rounds) return values;
   const out = new array(values.length);
   const high = 2 ** (8 * bytes - (signed ? 1 : 0)) - 1;
   const low = signed ? -high - 1 : 0;
@@ -249,7 +257,7 @@ function stored(values: ArrayLike<number | boolean>, dtype: DType): TypedArray {
           `${v} at position ${i}`,
         ),
       );
-    out[i] = dtype === "bool" ? Number(v !== 0) : v;
+    out[i] = dtype === "bool" ? Number(v !== 0) : rounds ? roundTo(dtype, v) : v;
   }
   return out;
 }

@@ -9,7 +9,7 @@ import { linearRecurrence, runningPosition, shifted } from "../transform/cumulat
 import { isFiniteNode } from "./compose.ts";
 import type { ValuesAndIndices } from "./extrema.ts";
 import { linesOf } from "./lines.ts";
-import { floatNode, nodeOf, widened } from "./promotion.ts";
+import { floatNode, inFloat32, isHalfTensor, nodeOf, widened } from "./promotion.ts";
 
 /** The running sum along `dim`. Sums of bool, i8 and u8 are i32. */
 export function cumsum(x: Tensor, dim: number): Tensor {
@@ -38,6 +38,7 @@ export function cummin(x: Tensor, dim: number): ValuesAndIndices {
  * small first elements keep their digits beside large later ones.
  */
 export function logcumsumexp(x: Tensor, dim: number): Tensor {
+  if (isHalfTensor(x)) return inFloat32(logcumsumexp, x, dim);
   const { node, axis, count, restore } = linesOf("logcumsumexp", floatNode("logcumsumexp", x), dim);
   if (count === 0) return fromNode(restore(node));
   const zero = g.scalarLike(node, 0);

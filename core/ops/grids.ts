@@ -65,9 +65,9 @@ export function logspace(
 ): Tensor {
   if (!isFloat(options.dtype ?? "f32"))
     throw new DTypeError(describe("logspace", "a float dtype", options.dtype!));
-  const exponents = linspace(start, end, steps, options);
-  const powers = g.pow(constant(Math.fround(base), exponents.dtype), exponents.node);
-  const t = fromNode(powers);
+  const exponents = linspace(start, end, steps, { ...options, dtype: "f32" });
+  const powers = g.pow(constant(Math.fround(base), "f32"), exponents.node);
+  const t = fromNode(g.cast(powers, options.dtype ?? "f32"));
   if (options.requiresGrad) t.requiresGrad = true;
   return t;
 }

@@ -13,7 +13,7 @@ import { part } from "./compose.ts";
 import { eye } from "./create.ts";
 import { einsum } from "./einsum.ts";
 import { matmul } from "./matmul.ts";
-import { describeNode, nodeOf } from "./promotion.ts";
+import { describeNode, inFloat32, isHalfTensor, nodeOf } from "./promotion.ts";
 import { diagonal } from "./slicing.ts";
 
 /** Factors of `beta·x + alpha·product`; both 1 by default. With beta 0, x is not read: its NaN do not count. */
@@ -234,12 +234,9 @@ function ranked(op: string, a: Tensor, rankA: number, b: Tensor, rankB: number):
   return matmul(a, b);
 }
 
-function scaledSum(
-  op: string,
-  x: Tensor,
-  product: Tensor,
-  { beta = 1, alpha = 1 }: ScaledOptions,
-): Tensor {
+function scaledSum(op: string, x: Tensor, product: Tensor, options: ScaledOptions): Tensor {
+  if (isHalfTensor(product)) return inFloat32(scaledSum, op, x, product, options);
+  const { beta = 1, alpha = 1 } = options;
   if (!isFloat(product.dtype) && !(Number.isInteger(beta) && Number.isInteger(alpha)))
     throw new DTypeError(describe(op, "integral factors for integers", `${beta}, ${alpha}`));
   const scaled = alpha === 1 ? product : mul(product, alpha);

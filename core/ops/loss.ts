@@ -12,7 +12,14 @@ import { formatShape, numel, sameShape } from "../shape.ts";
 import { fromNode, type Tensor } from "../tensor.ts";
 import { along } from "./axes.ts";
 import { logSigmoid, square } from "./compose.ts";
-import { describeNode, floatNode, indexNode, nodeOf } from "./promotion.ts";
+import {
+  describeNode,
+  floatNode,
+  indexNode,
+  inFloat32,
+  isHalfTensor,
+  nodeOf,
+} from "./promotion.ts";
 import { logSoftmaxParts } from "./reductions.ts";
 
 /** How the losses of single elements are combined. */
@@ -57,8 +64,10 @@ export interface BinaryLossOptions extends ElementLossOptions {
 export function crossEntropy(
   logits: Tensor,
   target: Tensor,
-  { reduction = "mean", ignoreIndex, labelSmoothing = 0, weight }: CrossEntropyOptions = {},
+  options: CrossEntropyOptions = {},
 ): Tensor {
+  if (isHalfTensor(logits)) return inFloat32(crossEntropy, logits, target, options);
+  const { reduction = "mean", ignoreIndex, labelSmoothing = 0, weight } = options;
   const x = floatNode("crossEntropy", logits);
   if (!(labelSmoothing >= 0 && labelSmoothing <= 1))
     throw new ArgumentError(
@@ -94,8 +103,10 @@ export function crossEntropy(
 export function nllLoss(
   logProbabilities: Tensor,
   target: Tensor,
-  { reduction = "mean", ignoreIndex, weight }: ClassLossOptions = {},
+  options: ClassLossOptions = {},
 ): Tensor {
+  if (isHalfTensor(logProbabilities)) return inFloat32(nllLoss, logProbabilities, target, options);
+  const { reduction = "mean", ignoreIndex, weight } = options;
   const x = floatNode("nllLoss", logProbabilities);
   const axis = classAxis("nllLoss", x);
   const parts = { x, axis, logTotal: null, shifted: x, labelSmoothing: 0 };
@@ -104,11 +115,13 @@ export function nllLoss(
 
 /** `(input - target)²`. */
 export function mseLoss(input: Tensor, target: Tensor, options: ElementLossOptions = {}): Tensor {
+  if (isHalfTensor(input)) return inFloat32(mseLoss, input, target, options);
   return elementLoss("mseLoss", square, input, target, options);
 }
 
 /** `|input - target|`. */
 export function l1Loss(input: Tensor, target: Tensor, options: ElementLossOptions = {}): Tensor {
+  if (isHalfTensor(input)) return inFloat32(l1Loss, input, target, options);
   return elementLoss("l1Loss", g.abs, input, target, options);
 }
 
@@ -119,8 +132,10 @@ export function l1Loss(input: Tensor, target: Tensor, options: ElementLossOption
 export function binaryCrossEntropyWithLogits(
   input: Tensor,
   target: Tensor,
-  { reduction = "mean", weight, posWeight }: BinaryLossOptions = {},
+  options: BinaryLossOptions = {},
 ): Tensor {
+  if (isHalfTensor(input)) return inFloat32(binaryCrossEntropyWithLogits, input, target, options);
+  const { reduction = "mean", weight, posWeight } = options;
   const op = "binaryCrossEntropyWithLogits";
   const [x, t] = [floatNode(op, input), floatNode(op, target)];
   sameShapes(op, x, t);

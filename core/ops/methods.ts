@@ -6,6 +6,7 @@ import { backward, detach } from "../autograd.ts";
 import type { DType } from "../dtype.ts";
 import { describeTensor, print } from "../format.ts";
 import type { DeviceName } from "../graph/node.ts";
+import { registerHook } from "../hooks.ts";
 import { dropout } from "../random.ts";
 import { numel } from "../shape.ts";
 import { Tensor } from "../tensor.ts";
@@ -19,10 +20,12 @@ import { to } from "./convert.ts";
 import * as counting from "./counting.ts";
 import * as cumulative from "./cumulative.ts";
 import * as distances from "./distances.ts";
+import * as dynamic from "./dynamic.ts";
 import { max, median, min, type ValuesAndIndices } from "./extrema.ts";
 import * as indexing from "./indexing.ts";
 import { where } from "./join.ts";
 import * as linearAlgebra from "./linear-algebra.ts";
+import * as masking from "./masking.ts";
 import * as matmul from "./matmul.ts";
 import * as movement from "./movement.ts";
 import * as norms from "./norms.ts";
@@ -58,8 +61,10 @@ declare module "../tensor.ts" {
       MethodsOf<typeof counting>,
       MethodsOf<typeof cumulative>,
       MethodsOf<typeof distances>,
+      MethodsOf<typeof dynamic>,
       MethodsOf<typeof indexing>,
       MethodsOf<typeof linearAlgebra>,
+      MethodsOf<typeof masking>,
       MethodsOf<typeof matmul>,
       MethodsOf<typeof movement>,
       MethodsOf<typeof norms>,
@@ -120,6 +125,7 @@ interface Functions {
   dropout: typeof dropout;
   multinomial: typeof multinomial;
   print: typeof print;
+  registerHook: typeof registerHook;
 }
 
 const modules = [
@@ -131,8 +137,10 @@ const modules = [
   counting,
   cumulative,
   distances,
+  dynamic,
   indexing,
   linearAlgebra,
+  masking,
   matmul,
   movement,
   norms,
@@ -168,6 +176,7 @@ const single = {
   dropout,
   multinomial,
   print,
+  registerHook,
   max,
   median,
   min,

@@ -13,7 +13,14 @@ import { lit } from "./custom.ts";
 import { einsum } from "./einsum.ts";
 import type { ElementLossOptions } from "./loss.ts";
 import { reducedLoss } from "./loss-parts.ts";
-import { describeNode, floatNode, floatPair, nodeOf } from "./promotion.ts";
+import {
+  describeNode,
+  floatNode,
+  floatPair,
+  inFloat32,
+  isHalfTensor,
+  nodeOf,
+} from "./promotion.ts";
 import { normNode } from "./reductions.ts";
 
 export interface MarginLossOptions extends ElementLossOptions {
@@ -31,6 +38,7 @@ export interface TripletOptions extends MarginLossOptions {
 
 /** The cosine of the angle between vectors along `dim`: `x1·x2/(max(|x1|, eps)·max(|x2|, eps))`; they broadcast. */
 export function cosineSimilarity(x1: Tensor, x2: Tensor, dim = 1, eps = 1e-8): Tensor {
+  if (isHalfTensor(x1)) return inFloat32(cosineSimilarity, x1, x2, dim, eps);
   const [a, b] = floatPair("cosineSimilarity", x1, x2);
   const rank = Math.max(a.shape.length, b.shape.length);
   const axis = axisOf("cosineSimilarity", dim, rank);
@@ -51,6 +59,7 @@ export function pairwiseDistance(
   eps = 1e-6,
   keepdim = false,
 ): Tensor {
+  if (isHalfTensor(x1)) return inFloat32(pairwiseDistance, x1, x2, p, eps, keepdim);
   const [a, b] = floatPair("pairwiseDistance", x1, x2);
   const d = g.add(g.sub(a, b), lit(a, eps));
   if (d.shape.length === 0)
@@ -65,8 +74,10 @@ export function cosineEmbeddingLoss(
   x1: Tensor,
   x2: Tensor,
   target: Tensor,
-  { reduction = "mean", margin = 0 }: MarginLossOptions = {},
+  options: MarginLossOptions = {},
 ): Tensor {
+  if (isHalfTensor(x1)) return inFloat32(cosineEmbeddingLoss, x1, x2, target, options);
+  const { reduction = "mean", margin = 0 } = options;
   const op = "cosineEmbeddingLoss";
   const [a, b] = floatPair(op, x1, x2);
   const t = nodeOf(op, target);
@@ -92,8 +103,11 @@ export function tripletMarginLoss(
   anchor: Tensor,
   positive: Tensor,
   negative: Tensor,
-  { reduction = "mean", margin = 1, p = 2, eps = 1e-6, swap = false }: TripletOptions = {},
+  options: TripletOptions = {},
 ): Tensor {
+  if (isHalfTensor(anchor))
+    return inFloat32(tripletMarginLoss, anchor, positive, negative, options);
+  const { reduction = "mean", margin = 1, p = 2, eps = 1e-6, swap = false } = options;
   const distance = (a: Tensor, b: Tensor): Node => pairwiseDistance(a, b, p, eps).node;
   const near = distance(anchor, positive);
   const own = distance(anchor, negative);
@@ -107,8 +121,10 @@ export function marginRankingLoss(
   x1: Tensor,
   x2: Tensor,
   target: Tensor,
-  { reduction = "mean", margin = 0 }: MarginLossOptions = {},
+  options: MarginLossOptions = {},
 ): Tensor {
+  if (isHalfTensor(x1)) return inFloat32(marginRankingLoss, x1, x2, target, options);
+  const { reduction = "mean", margin = 0 } = options;
   const op = "marginRankingLoss";
   const [a, b] = floatPair(op, x1, x2);
   const difference = g.mul(g.sub(b, a), g.cast(floatNode(op, target), a.dtype));

@@ -6,12 +6,15 @@
 import { ArgumentError, describe, ShapeError } from "../errors.ts";
 import * as g from "../graph/build.ts";
 import type { Node } from "../graph/node.ts";
+import { constant } from "../graph/primitives.ts";
 import { formatShape, numel, type Shape } from "../shape.ts";
-import { fromNode, type Tensor } from "../tensor.ts";
+import { fromNode, Tensor } from "../tensor.ts";
 import { axesOf, axisOf, checkArray, checkShape, type Dim } from "./axes.ts";
 import { part } from "./compose.ts";
+import { indexSelectNode } from "./lookup.ts";
+import { insertionPoints } from "./ordering.ts";
 import { type PadMode, padByMode } from "./padding.ts";
-import { describeNode, nodeOf } from "./promotion.ts";
+import { describeNode, indexNode, nodeOf } from "./promotion.ts";
 
 /** The same elements, row-major, in another shape; one size may be -1 and is inferred. */
 export function reshape(x: Tensor, shape: Shape): Tensor {
@@ -149,15 +152,46 @@ export function tile(x: Tensor, repeats: readonly number[]): Tensor {
   return repeat(x, [...Array(missing).fill(1), ...repeats]);
 }
 
-/** Each element repeated `repeats` times along `dim`, or in the flattened tensor. */
-export function repeatInterleave(x: Tensor, repeats: number, dim?: number): Tensor {
-  if (dim === undefined) return repeatInterleave(reshape(x, [-1]), repeats, 0);
+/**
+ * Each element repeated `repeats` times along `dim`, or in the flattened tensor. A 1-d tensor of counts, one for each
+ * position, needs the sum of them as `outputSize`: the shape cannot depend on the data. Where that is not the sum, reading
+ * the result is an IndexOutOfRangeError.
+ */
+export function repeatInterleave(
+  x: Tensor,
+  repeats: number | Tensor,
+  dim?: number,
+  { outputSize }: { outputSize?: number } = {},
+): Tensor {
+  if (dim === undefined) return repeatInterleave(reshape(x, [-1]), repeats, 0, { outputSize });
   const n = nodeOf("repeatInterleave", x);
   const a = axisOf("repeatInterleave", dim, n.shape.length) + 1;
+  if (repeats instanceof Tensor) return fromNode(interleaved(n, a - 1, repeats, outputSize));
   checkShape("repeatInterleave", [repeats]);
   const [head, tail] = [n.shape.slice(0, a), n.shape.slice(a)];
   const wide = g.expand(g.reshape(n, [...head, 1, ...tail]), [...head, repeats, ...tail]);
   return fromNode(g.reshape(wide, [...head.slice(0, -1), head[a - 1] * repeats, ...tail]));
+}
+
+function interleaved(n: Node, axis: number, repeats: Tensor, size: number | undefined): Node {
+  const counts = indexNode("repeatInterleave", repeats);
+  if (counts.shape.length !== 1 || counts.shape[0] !== n.shape[axis])
+    throw new ShapeError(
+      describe("repeatInterleave", `a number, or [${n.shape[axis]}] counts`, describeNode(counts)),
+    );
+  if (!(Number.isInteger(size) && size! >= 0))
+    throw new ArgumentError(
+      describe(
+        "repeatInterleave",
+        "the outputSize beside counts that are a tensor",
+        String(size),
+        "read it first: Number(await repeats.sum().item())",
+      ),
+    );
+  const ends = g.cumulative(counts, 0, "sum");
+  const at = insertionPoints(ends, g.iota(size!), true);
+  const fits = g.eq(g.sum(counts, [0]), constant(size!, "i32"));
+  return indexSelectNode(n, axis, g.where(fits, at, constant(-1, "i32")));
 }
 
 /** The order of elements along `dims` reversed. */

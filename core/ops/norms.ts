@@ -11,11 +11,12 @@ import { formatShape, type Shape, sameShape } from "../shape.ts";
 import { fromNode, type Tensor } from "../tensor.ts";
 import { axesOf, axisOf, type Dim, kept } from "./axes.ts";
 import { rsqrt, square } from "./compose.ts";
-import { describeNode, floatNode } from "./promotion.ts";
+import { describeNode, floatNode, inFloat32, inWide, isHalfTensor } from "./promotion.ts";
 import { logSoftmaxNode, logsumexpNode, meanNode, moments, softmaxNode } from "./reductions.ts";
 
 /** `log Σ eˣ` over `dim`; stable, also for infinite elements. */
 export function logsumexp(x: Tensor, dim?: Dim, keepdim = false): Tensor {
+  if (isHalfTensor(x)) return inFloat32(logsumexp, x, dim, keepdim);
   const n = floatNode("logsumexp", x);
   const axes = axesOf("logsumexp", dim, n.shape.length);
   const result = logsumexpNode(n, axes);
@@ -45,6 +46,7 @@ export function layerNorm(
   bias?: Tensor | null,
   eps = 1e-5,
 ): Tensor {
+  if (isHalfTensor(x)) return inFloat32(layerNorm, x, normalizedShape, weight, bias, eps);
   const { n, axes } = trailing("layerNorm", x, normalizedShape);
   const { centred, variance } = moments(n, axes, 0);
   const scale = rsqrt(g.add(kept(variance, axes, n), g.scalarLike(n, Math.fround(eps))));
@@ -62,6 +64,7 @@ export function rmsNorm(
   weight?: Tensor | null,
   eps = 2 ** -23,
 ): Tensor {
+  if (isHalfTensor(x)) return inFloat32(rmsNorm, x, normalizedShape, weight, eps);
   const { n, axes } = trailing("rmsNorm", x, normalizedShape);
   const power = kept(meanNode(square(n), axes), axes, n);
   const scale = rsqrt(g.add(power, g.scalarLike(n, Math.fround(eps))));
@@ -70,6 +73,7 @@ export function rmsNorm(
 
 /** x divided by its p-norm along `dim`, or by `eps` where that is larger. */
 export function normalize(x: Tensor, p = 2, dim = 1, eps = 1e-12): Tensor {
+  if (isHalfTensor(x)) return inFloat32(normalize, x, p, dim, eps);
   return x.div(x.norm(p, dim, true).clampMin(eps));
 }
 
@@ -79,8 +83,9 @@ function alongOne(op: string, f: (x: Node, axis: number) => Node, x: Tensor, dim
   const n = floatNode(op, x);
   const axis = axisOf(op, dim, n.shape.length);
   // A 0-d tensor counts as one of a single element.
-  if (n.shape.length === 0) return fromNode(g.reshape(f(g.reshape(n, [1]), 0), []));
-  return fromNode(f(n, axis));
+  const line = n.shape.length === 0 ? g.reshape(n, [1]) : n;
+  const result = inWide((m) => f(m, axis), line);
+  return fromNode(g.reshape(result, n.shape));
 }
 
 function trailing(op: string, x: Tensor, normalized: Shape | number): { n: Node; axes: number[] } {

@@ -2,13 +2,12 @@
  * @file Functions of two operands beyond arithmetic: log-sums, signs, extrema that skip NaN, closeness. Operands
  * broadcast and promote (promotion.ts). Every export is also a Tensor method.
  */
-import { isFloat } from "../dtype.ts";
 import * as g from "../graph/build.ts";
 import type { Node } from "../graph/node.ts";
 import { fromNode, type Tensor } from "../tensor.ts";
 import { isFiniteNode, log1p } from "./compose.ts";
 import { lit, negatedWhere, signBit, xlogyNode } from "./custom.ts";
-import { floatPair, type Operand, pair } from "./promotion.ts";
+import { floatPair, inWide, type Operand, pair } from "./promotion.ts";
 
 export interface CloseOptions {
   /** Relative to |b|; 1e-5 by default. */
@@ -21,12 +20,12 @@ export interface CloseOptions {
 
 /** `log(eᵃ + eᵇ)` without overflow, broadcasting. */
 export function logaddexp(a: Operand, b: Operand): Tensor {
-  return fromNode(logSum(...floatPair("logaddexp", a, b), 1));
+  return fromNode(inWide((x, y) => logSum(x, y, 1), ...floatPair("logaddexp", a, b)));
 }
 
 /** `log₂(2ᵃ + 2ᵇ)` without overflow, broadcasting. */
 export function logaddexp2(a: Operand, b: Operand): Tensor {
-  return fromNode(logSum(...floatPair("logaddexp2", a, b), Math.LN2));
+  return fromNode(inWide((x, y) => logSum(x, y, Math.LN2), ...floatPair("logaddexp2", a, b)));
 }
 
 /** |a| with the sign of b, also of a zero b. The gradient for b is zero, and that for a is 0 at a = 0. */
@@ -37,7 +36,7 @@ export function copysign(a: Operand, b: Operand): Tensor {
 
 /** `a·log b`, and 0 where a = 0 whatever b is (but NaN), broadcasting. */
 export function xlogy(a: Operand, b: Operand): Tensor {
-  return fromNode(xlogyNode(...floatPair("xlogy", a, b)));
+  return fromNode(inWide(xlogyNode, ...floatPair("xlogy", a, b)));
 }
 
 /** The larger of two elements; a number wins over NaN. The gradient goes to a at a tie. */
@@ -61,7 +60,7 @@ export function isclose(
   const [x, y] = pair("isclose", a, b);
   const same = g.eq(x, y);
   if (x.dtype === "bool") return fromNode(same);
-  const [p, q] = isFloat(x.dtype) ? [x, y] : [g.cast(x, "f32"), g.cast(y, "f32")];
+  const [p, q] = [g.cast(x, "f32"), g.cast(y, "f32")];
   const distance = g.abs(g.sub(p, q));
   const allowed = g.add(g.mul(g.abs(q), lit(q, rtol)), lit(q, atol));
   const near = g.or(same, g.and(isFiniteNode(distance), g.le(distance, allowed)));

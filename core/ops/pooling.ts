@@ -11,8 +11,10 @@ import { numel } from "../shape.ts";
 import { fromNode, type Tensor } from "../tensor.ts";
 import { regionNodes } from "../transform/region.ts";
 import { gradients } from "../transform/vjp.ts";
+import { along } from "./axes.ts";
 import { type PerAxis, perAxis, windows } from "./convolution.ts";
-import { describeNode, nodeOf } from "./promotion.ts";
+import type { ValuesAndIndices } from "./extrema.ts";
+import { describeNode, inFloat32, inWide, isHalfTensor, nodeOf } from "./promotion.ts";
 
 export interface PoolOptions {
   /** Step between windows (default: the kernel's size). */
@@ -26,7 +28,11 @@ export interface PoolOptions {
 export interface MaxPoolOptions extends PoolOptions {
   /** Step inside a window (default 1). */
   dilation?: PerAxis;
+  /** Also tell where the maxima are (default false). */
+  returnIndices?: boolean;
 }
+
+type WithIndices = MaxPoolOptions & { returnIndices: true };
 
 export interface AvgPoolOptions extends PoolOptions {
   /** Zeros of the padding count as elements (default true). */
@@ -35,18 +41,45 @@ export interface AvgPoolOptions extends PoolOptions {
   divisorOverride?: number;
 }
 
-/** Maxima over windows of [*, L]; equal ones: the gradient goes to the first. */
-export function maxPool1d(input: Tensor, kernelSize: PerAxis, options?: MaxPoolOptions): Tensor {
+/**
+ * Maxima over windows of [*, L]; equal ones: the gradient goes to the first. With `returnIndices` also where in
+ * [L] they are (i32): what maxUnpool1d takes.
+ */
+export function maxPool1d(
+  input: Tensor,
+  kernelSize: PerAxis,
+  options: WithIndices,
+): ValuesAndIndices;
+export function maxPool1d(input: Tensor, kernelSize: PerAxis, options?: MaxPoolOptions): Tensor;
+export function maxPool1d(input: Tensor, kernelSize: PerAxis, options?: MaxPoolOptions) {
   return maxPool("maxPool1d", 1, input, kernelSize, options);
 }
 
-/** Maxima over windows of [*, H, W]; equal ones: the gradient goes to the first. */
-export function maxPool2d(input: Tensor, kernelSize: PerAxis, options?: MaxPoolOptions): Tensor {
+/**
+ * Maxima over windows of [*, H, W]; equal ones: the gradient goes to the first. With `returnIndices` also where in
+ * [H, W] they are, counted row by row (i32): what maxUnpool2d takes.
+ */
+export function maxPool2d(
+  input: Tensor,
+  kernelSize: PerAxis,
+  options: WithIndices,
+): ValuesAndIndices;
+export function maxPool2d(input: Tensor, kernelSize: PerAxis, options?: MaxPoolOptions): Tensor;
+export function maxPool2d(input: Tensor, kernelSize: PerAxis, options?: MaxPoolOptions) {
   return maxPool("maxPool2d", 2, input, kernelSize, options);
 }
 
-/** Maxima over windows of [*, D, H, W]; equal ones: the gradient goes to the first. */
-export function maxPool3d(input: Tensor, kernelSize: PerAxis, options?: MaxPoolOptions): Tensor {
+/**
+ * Maxima over windows of [*, D, H, W]; equal ones: the gradient goes to the first. With `returnIndices` also where in
+ * [D, H, W] they are, counted row by row (i32): what maxUnpool3d takes.
+ */
+export function maxPool3d(
+  input: Tensor,
+  kernelSize: PerAxis,
+  options: WithIndices,
+): ValuesAndIndices;
+export function maxPool3d(input: Tensor, kernelSize: PerAxis, options?: MaxPoolOptions): Tensor;
+export function maxPool3d(input: Tensor, kernelSize: PerAxis, options?: MaxPoolOptions) {
   return maxPool("maxPool3d", 3, input, kernelSize, options);
 }
 
@@ -163,7 +196,7 @@ function maxPool(
   input: Tensor,
   kernelSize: PerAxis,
   options: MaxPoolOptions = {},
-): Tensor {
+): Tensor | ValuesAndIndices {
   const pool = prepare(op, rank, input, kernelSize, options);
   const last = rank + 2;
   const [y] = regionNodes(
@@ -180,7 +213,27 @@ function maxPool(
       return gradients([all], [share], [x]);
     },
   );
-  return restored(y, pool);
+  const values = restored(y, pool);
+  return options.returnIndices ? { values, indices: restored(positions(pool), pool) } : values;
+}
+
+/** Where in the input the first maximum of each window is, as one number over its spatial axes. */
+function positions(pool: Pool): Node {
+  const { x, kernel, stride, dilation, lo } = pool;
+  const i32 = (v: number): Node => constant(v, "i32");
+  const k = g.argmax(flatWindows(x, pool, -Infinity), kernel.length + 2);
+  let position: Node = i32(0);
+  let below = numel(kernel);
+  for (const [i, size] of kernel.entries()) {
+    const [axis, length] = [i + 2, x.shape[i + 2]];
+    below /= size;
+    const inside = g.mul(g.rem(g.idiv(k, i32(below)), i32(size)), i32(dilation[i]));
+    const begin = g.sub(g.mul(along(g.iota(k.shape[axis]), axis, k.shape.length), i32(stride[i])), i32(lo[i])); // biome-ignore format: one line
+    // The first of equal maxima may be padding only where all are -∞.
+    const at = g.min(g.max(g.add(begin, inside), i32(0)), i32(length - 1));
+    position = g.add(g.mul(position, i32(length)), at);
+  }
+  return position;
 }
 
 function avgPool(
@@ -188,8 +241,10 @@ function avgPool(
   rank: number,
   input: Tensor,
   kernelSize: PerAxis,
-  { countIncludePad = true, divisorOverride, ...options }: AvgPoolOptions = {},
+  settings: AvgPoolOptions = {},
 ): Tensor {
+  if (isHalfTensor(input)) return inFloat32(avgPool, op, rank, input, kernelSize, settings);
+  const { countIncludePad = true, divisorOverride, ...options } = settings;
   const pool = prepare(op, rank, input, kernelSize, options);
   const total = g.sum(flatWindows(pool.x, pool, 0), [rank + 2]);
   if (divisorOverride !== undefined) {
@@ -234,7 +289,7 @@ function adaptive(
   for (let i = 0; i < rank; i++) {
     const axis = n.shape.length - rank + i;
     const wanted = sizes[i] ?? n.shape[axis];
-    if (wanted !== n.shape[axis]) n = ofBins(n, axis, wanted);
+    if (wanted !== n.shape[axis]) n = inWide((m) => ofBins(m, axis, wanted), n);
   }
   return fromNode(n);
 }

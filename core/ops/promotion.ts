@@ -4,9 +4,12 @@
  * Tensors promote as in PyTorch: bool < integer < float, and a 0-d tensor does not widen a tensor
  * with axes of the same category. A JS number never changes a float dtype, and an integral number
  * keeps an integer dtype. JavaScript does not tell 1 from 1.0, so two numbers alone are f32.
- * Everything here returns nodes; tensors are made by the operators.
+ * Almost everything here returns nodes; tensors are made by the operators.
+ *
+ * What consists of several primitives is computed in f32 for halves (f16, bf16) and rounded once, as PyTorch's kernels do:
+ * `inFloat32` for operators, `inWide` for their formulas.
  */
-import { type DType, dtypes, isFloat, isInt, promote, roundTo } from "../dtype.ts";
+import { type DType, dtypes, isFloat, isHalf, isInt, promote, roundTo } from "../dtype.ts";
 import { ArgumentError, DTypeError, describe } from "../errors.ts";
 import * as g from "../graph/build.ts";
 import type { Node } from "../graph/node.ts";
@@ -107,12 +110,62 @@ export function pair(op: string, a: Operand, b: Operand): [Node, Node] {
 export function floatPair(op: string, a: Operand, b: Operand): [Node, Node] {
   const x = operandNode(op, a);
   const y = operandNode(op, b);
-  const dtype =
-    (typeof x === "object" && isFloat(x.dtype) && x.dtype) ||
-    (typeof y === "object" && isFloat(y.dtype) && y.dtype) ||
-    "f32";
+  const dtype = floatType(x, y);
   return [toType(op, x, dtype), toType(op, y, dtype)];
 }
+
+const floatType: typeof commonType = (a, b) => {
+  const common = commonType(a, b);
+  return isFloat(common) ? common : "f32";
+};
+
+/**
+ * `f` of two operands. Beside a half a number or an f32 scalar keeps all its digits, as in PyTorch: 0.1 is not rounded
+ * to a half before it is multiplied by one. `several`: f has more than one step.
+ */
+export function combine(
+  op: string,
+  a: Operand,
+  b: Operand,
+  f: (x: Node, y: Node) => Node,
+  { several = false, float = false } = {},
+): Tensor {
+  const operands = [operandNode(op, a), operandNode(op, b)] as const;
+  const dtype = (float ? floatType : commonType)(...operands);
+  const given = operands.every((x) => typeof x === "object" && x.dtype === dtype);
+  const wide = isHalf(dtype) && (several || !given) ? "f32" : dtype;
+  const [x, y] = operands.map((n) => toType(op, n, wide));
+  return fromNode(g.cast(f(x, y), dtype));
+}
+
+/** `f` of nodes, which of halves is computed in f32 and rounded to the first one's type. */
+export function inWide(f: (...nodes: Node[]) => Node, ...nodes: Node[]): Node {
+  const { dtype } = nodes[0];
+  if (!isHalf(dtype)) return f(...nodes);
+  return g.cast(f(...nodes.map((n) => (isHalf(n.dtype) ? g.cast(n, "f32") : n))), dtype);
+}
+
+export const isHalfTensor = (x: unknown): boolean => x instanceof Tensor && isHalf(x.dtype);
+
+/**
+ * `f(...args)` with every half among the arguments, also in an object of options, as f32. Results in f32 are rounded to the
+ * type of the first half.
+ */
+export function inFloat32<A extends readonly unknown[], R>(f: (...args: A) => R, ...args: A): R {
+  const { dtype } = args.find(isHalfTensor) as Tensor;
+  const wide = (x: unknown): unknown => (isHalfTensor(x) ? as(x as Tensor, "f32") : x);
+  const plain = (x: unknown): x is object =>
+    x !== null && typeof x === "object" && Object.getPrototypeOf(x) === Object.prototype;
+  const all = args.map((x) =>
+    plain(x) ? Object.fromEntries(Object.entries(x).map(([k, v]) => [k, wide(v)])) : wide(x),
+  );
+  const narrow = (x: unknown): unknown =>
+    x instanceof Tensor && x.dtype === "f32" ? as(x, dtype) : x;
+  const result = f(...(all as unknown as A));
+  return (Array.isArray(result) ? result.map(narrow) : narrow(result)) as R;
+}
+
+const as = (x: Tensor, dtype: DType): Tensor => fromNode(g.cast(x.node, dtype));
 
 /** The operand as a node of exactly `dtype`: a bound, a fill value, a weight. */
 export const operandOf = (op: string, x: Operand, dtype: DType): Node =>
@@ -156,4 +209,4 @@ export const widened = (x: Node): Node =>
 
 /** Wraps `f` on the node of a floating-point tensor. */
 export const floatUnary = (op: string, f: (x: Node) => Node, x: Tensor): Tensor =>
-  fromNode(f(floatNode(op, x)));
+  fromNode(inWide(f, floatNode(op, x)));

@@ -8,7 +8,7 @@ import type { Node } from "../graph/node.ts";
 import { fromNode, type Tensor } from "../tensor.ts";
 import { axesOf, type Dim, kept } from "./axes.ts";
 import { sqrtSafe, truth } from "./compose.ts";
-import { floatNode, nodeOf, widened } from "./promotion.ts";
+import { floatNode, inFloat32, inWide, isHalfTensor, nodeOf, widened } from "./promotion.ts";
 import { meanNode, moments, nonEmpty, normNode, position } from "./reductions.ts";
 
 /** Which divisor a variance has: n - correction. */
@@ -104,8 +104,10 @@ export function std(
 export function varMean(
   x: Tensor,
   dim?: Dim,
-  { correction = 1, keepdim = false }: VarianceOptions = {},
+  options: VarianceOptions = {},
 ): [variance: Tensor, mean: Tensor] {
+  if (isHalfTensor(x)) return inFloat32(varMean, x, dim, options);
+  const { correction = 1, keepdim = false } = options;
   const n = floatNode("varMean", x);
   const axes = axesOf("varMean", dim, n.shape.length);
   const { mean, variance } = moments(n, axes, correction);
@@ -131,7 +133,7 @@ function reduced(
   keepdim: boolean,
 ): Tensor {
   const axes = axesOf(op, dim, n.shape.length);
-  const result = f(n, axes);
+  const result = inWide((x) => f(x, axes), n);
   return fromNode(keepdim ? kept(result, axes, n) : result);
 }
 

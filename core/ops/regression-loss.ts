@@ -11,7 +11,7 @@ import { square } from "./compose.ts";
 import { lit, withPartials, xlogyNode } from "./custom.ts";
 import type { ElementLossOptions, Reduction } from "./loss.ts";
 import { lossPair, reducedLoss } from "./loss-parts.ts";
-import { describeNode, floatNode } from "./promotion.ts";
+import { describeNode, floatNode, inFloat32, isHalfTensor } from "./promotion.ts";
 
 export interface SmoothL1Options extends ElementLossOptions {
   /** Where the square becomes linear; 1 by default. With 0 it is the l1Loss. */
@@ -52,11 +52,9 @@ export interface GaussianOptions extends ElementLossOptions {
 }
 
 /** `d²/(2·beta)` where |d| < beta, `|d| - beta/2` elsewhere, of `d = input - target`. */
-export function smoothL1Loss(
-  input: Tensor,
-  target: Tensor,
-  { reduction = "mean", beta = 1 }: SmoothL1Options = {},
-): Tensor {
+export function smoothL1Loss(input: Tensor, target: Tensor, options: SmoothL1Options = {}): Tensor {
+  if (isHalfTensor(input)) return inFloat32(smoothL1Loss, input, target, options);
+  const { reduction = "mean", beta = 1 } = options;
   const op = "smoothL1Loss";
   const d = g.sub(...lossPair(op, input, target));
   if (beta === 0) return reducedLoss(op, g.abs(d), reduction);
@@ -67,11 +65,9 @@ export function smoothL1Loss(
 }
 
 /** `d²/2` where |d| ≤ delta, `delta·(|d| - delta/2)` elsewhere (Huber 1964). */
-export function huberLoss(
-  input: Tensor,
-  target: Tensor,
-  { reduction = "mean", delta = 1 }: HuberOptions = {},
-): Tensor {
+export function huberLoss(input: Tensor, target: Tensor, options: HuberOptions = {}): Tensor {
+  if (isHalfTensor(input)) return inFloat32(huberLoss, input, target, options);
+  const { reduction = "mean", delta = 1 } = options;
   const d = g.sub(...lossPair("huberLoss", input, target));
   const size = g.abs(d);
   const inside = g.mul(square(d), lit(d, 0.5));
@@ -83,11 +79,9 @@ export function huberLoss(
  * The Kullback-Leibler divergence of the target from the input, which holds log-probabilities:
  * `target·(log target - input)`. A target of 0 contributes 0.
  */
-export function klDiv(
-  input: Tensor,
-  target: Tensor,
-  { reduction = "mean", logTarget = false }: KlDivOptions = {},
-): Tensor {
+export function klDiv(input: Tensor, target: Tensor, options: KlDivOptions = {}): Tensor {
+  if (isHalfTensor(input)) return inFloat32(klDiv, input, target, options);
+  const { reduction = "mean", logTarget = false } = options;
   const [x, t] = lossPair("klDiv", input, target);
   const loss = logTarget ? g.mul(g.exp(t), g.sub(t, x)) : g.sub(xlogyNode(t, t), g.mul(t, x));
   if (reduction !== "batchmean") return reducedLoss("klDiv", loss, reduction);
@@ -102,8 +96,10 @@ export function klDiv(
 export function binaryCrossEntropy(
   input: Tensor,
   target: Tensor,
-  { reduction = "mean", weight }: WeightedLossOptions = {},
+  options: WeightedLossOptions = {},
 ): Tensor {
+  if (isHalfTensor(input)) return inFloat32(binaryCrossEntropy, input, target, options);
+  const { reduction = "mean", weight } = options;
   const op = "binaryCrossEntropy";
   const [x, t] = lossPair(op, input, target);
   if (!sameShape(x.shape, t.shape))
@@ -131,8 +127,10 @@ export function binaryCrossEntropy(
 export function poissonNllLoss(
   input: Tensor,
   target: Tensor,
-  { reduction = "mean", logInput = true, full = false, eps = 1e-8 }: PoissonOptions = {},
+  options: PoissonOptions = {},
 ): Tensor {
+  if (isHalfTensor(input)) return inFloat32(poissonNllLoss, input, target, options);
+  const { reduction = "mean", logInput = true, full = false, eps = 1e-8 } = options;
   const [x, t] = lossPair("poissonNllLoss", input, target);
   const loss = logInput
     ? g.sub(g.exp(x), g.mul(t, x))
@@ -155,8 +153,10 @@ export function gaussianNllLoss(
   input: Tensor,
   target: Tensor,
   variance: Tensor,
-  { reduction = "mean", full = false, eps = 1e-6 }: GaussianOptions = {},
+  options: GaussianOptions = {},
 ): Tensor {
+  if (isHalfTensor(input)) return inFloat32(gaussianNllLoss, input, target, variance, options);
+  const { reduction = "mean", full = false, eps = 1e-6 } = options;
   const [x, t] = lossPair("gaussianNllLoss", input, target);
   const given = floatNode("gaussianNllLoss", variance);
   const v =

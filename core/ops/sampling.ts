@@ -37,7 +37,7 @@ export function multinomial(
   replacement = false,
   options: SamplingOptions = {},
 ): Tensor {
-  const p = g.detach(floatNode("multinomial", x));
+  const p = g.cast(g.detach(floatNode("multinomial", x)), "f32");
   const rank = p.shape.length;
   const n = p.shape[rank - 1];
   if (rank < 1 || rank > 2 || n === 0)
@@ -66,7 +66,7 @@ export function multinomial(
 
 /** One position (i32) along `dim` per line of logits: i with the probability softmax(logits)[i]. */
 export function categorical(logits: Tensor, dim = -1, options: SamplingOptions = {}): Tensor {
-  const n = g.detach(floatNode("categorical", logits));
+  const n = g.cast(g.detach(floatNode("categorical", logits)), "f32");
   const rank = n.shape.length;
   if (!(Number.isInteger(dim) && dim >= -rank && dim < rank))
     throw new ArgumentError(describe("categorical", `a dim of ${describeNode(n)}`, String(dim)));

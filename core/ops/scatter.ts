@@ -13,8 +13,16 @@ import { fromNode, Tensor } from "../tensor.ts";
 import { linearIndex } from "./advanced.ts";
 import { floorDivide } from "./arithmetic.ts";
 import { along, axisOf } from "./axes.ts";
-import { indexSelectNode, wrapIndex } from "./lookup.ts";
-import { describeNode, indexNode, literal, nodeOf, operandOf } from "./promotion.ts";
+import { indexSelectNode, rowsWhere, wrapIndex } from "./lookup.ts";
+import {
+  describeNode,
+  indexNode,
+  inFloat32,
+  isHalfTensor,
+  literal,
+  nodeOf,
+  operandOf,
+} from "./promotion.ts";
 
 /** How scatterReduce combines what meets at one position. */
 export type ScatterReduction = "sum" | "prod" | "mean" | "amax" | "amin";
@@ -43,8 +51,10 @@ export function scatterReduce(
   index: Tensor,
   source: Tensor,
   reduce: ScatterReduction,
-  { includeSelf = true }: { includeSelf?: boolean } = {},
+  options: { includeSelf?: boolean } = {},
 ): Tensor {
+  if (isHalfTensor(x)) return inFloat32(scatterReduce, x, dim, index, source, reduce, options);
+  const { includeSelf = true } = options;
   const { n, i, s, axis } = operands("scatterReduce", x, dim, index, source);
   const size = n.shape[axis];
   const hits = fitted("scatterReduce", g.scatterAdd(i, g.fullLike(i, 1), axis, size), n.shape, 0);
@@ -92,8 +102,10 @@ export function indexAdd(
   dim: number,
   index: Tensor,
   source: Tensor,
-  { alpha = 1 }: { alpha?: number } = {},
+  options: { alpha?: number } = {},
 ): Tensor {
+  if (isHalfTensor(x)) return inFloat32(indexAdd, x, dim, index, source, options);
+  const { alpha = 1 } = options;
   const { n, i, s, axis } = slices("indexAdd", x, dim, index, source);
   const scaled = alpha === 1 ? s : g.mul(s, literal("indexAdd", alpha, s.dtype));
   const everywhere = g.expand(along(i, axis, n.shape.length), s.shape);
@@ -129,7 +141,8 @@ export function indexFill(x: Tensor, dim: number, index: Tensor, value: number |
 /**
  * x with `values` written (or, with `accumulate`, added) at the positions that index tensors name together: as
  * `x[i, j, …] = values` in Python. The tensors broadcast and belong to the first axes of x; values broadcast to the shape
- * of `x.index(i, j, …)`.
+ * of `x.index(i, j, …)`. A boolean mask alone names its true positions, in order; values that are not the same for all of
+ * them must be as many, which is found out when the result is read.
  */
 export function indexPut(
   x: Tensor,
@@ -138,6 +151,10 @@ export function indexPut(
   { accumulate = false }: { accumulate?: boolean } = {},
 ): Tensor {
   const n = nodeOf("indexPut", x);
+  if (indices.length === 1 && indices[0].dtype === "bool")
+    return fromNode(
+      putWhere(n, indices[0].node, operandOf("indexPut", values, n.dtype), accumulate),
+    );
   const given = indices.map((t) => indexNode("indexPut", t));
   if (given.length === 0 || given.length > n.shape.length)
     throw new ArgumentError(
@@ -226,6 +243,30 @@ function lastWriter(index: Node, axis: number, size: number): Node {
     running = running ? g.and(running, survives) : survives;
   }
   return last;
+}
+
+/** n with values written, or added, where a mask of its first axes is true. */
+function putWhere(n: Node, mask: Node, values: Node, accumulate: boolean): Node {
+  const rank = mask.shape.length;
+  const rest = n.shape.slice(rank);
+  const extra = values.shape.length - rest.length;
+  const fit = broadcast(extra > 0 ? values.shape.slice(extra) : values.shape, rest);
+  if (!sameShape(mask.shape, n.shape.slice(0, rank)) || !fit || !sameShape(fit, rest) || extra > 1)
+    throw new ShapeError(
+      describe(
+        "indexPut",
+        "a mask of x's first axes, and values that broadcast to [count, the others]",
+        `${describeNode(n)}, mask ${formatShape(mask.shape)}, values ${formatShape(values.shape)}`,
+      ),
+    );
+  let all = values;
+  if (extra === 1 && values.shape[0] !== 1) {
+    const [count, width] = [values.shape[0], numel(rest)];
+    const rows = g.reshape(g.expand(values, [count, ...rest]), [count, width]);
+    all = g.reshape(rowsWhere(g.reshape(mask, [numel(mask.shape)]), rows, true), n.shape);
+  } else if (extra === 1) all = g.reshape(values, values.shape.slice(1));
+  const here = g.reshape(mask, [...mask.shape, ...rest.map(() => 1)]);
+  return g.where(here, accumulate ? g.add(n, all) : g.expand(all, n.shape), n);
 }
 
 /** n with the slices of s along `axis` at the positions of a 1-d index. */

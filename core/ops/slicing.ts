@@ -3,7 +3,7 @@
  * count from the end, ranges are cut off at the ends as in Python. Every export is also a Tensor
  * method.
  */
-import { ArgumentError, describe, ShapeError } from "../errors.ts";
+import { ArgumentError, DTypeError, describe, ShapeError } from "../errors.ts";
 import * as g from "../graph/build.ts";
 import type { Node } from "../graph/node.ts";
 import { formatShape } from "../shape.ts";
@@ -62,6 +62,16 @@ export function index(x: Tensor, ...indices: Index[]): Tensor {
   // `axis` walks over the axes of the result as it grows.
   let result = n;
   let axis = 0;
+  for (const i of indices)
+    if (i instanceof Tensor && i.dtype === "bool")
+      throw new DTypeError(
+        describe(
+          "index",
+          "integer indices: the shape must be known at once",
+          describeNode(i.node),
+          "await x.maskedIndex(mask), or use where, maskedFill or maskedScatter",
+        ),
+      );
   const several = indices.filter((i) => i instanceof Tensor).length > 1;
   const named: { axis: number; at: Node }[] = [];
   for (const i of full) {

@@ -9,7 +9,7 @@ import { fromNode, type Tensor } from "../tensor.ts";
 import type { ValuesAndIndices } from "./extrema.ts";
 import { cut, filledLines, linesOf, one } from "./lines.ts";
 import { flatten, kthPosition, lookUp } from "./ordering.ts";
-import { floatNode, nodeOf } from "./promotion.ts";
+import { floatNode, inFloat32, isHalfTensor, nodeOf } from "./promotion.ts";
 
 export interface SortOptions {
   /** The axis to sort along; the last one by default. */
@@ -80,8 +80,10 @@ export function quantile(
   x: Tensor,
   q: number,
   dim?: number,
-  { keepdim = false }: { keepdim?: boolean } = {},
+  options: { keepdim?: boolean } = {},
 ): Tensor {
+  if (isHalfTensor(x)) return inFloat32(quantile, x, q, dim, options);
+  const { keepdim = false } = options;
   if (!(q >= 0 && q <= 1)) throw new ArgumentError(describe("quantile", "q in 0 … 1", String(q)));
   const n = floatNode("quantile", x);
   const flat = dim === undefined;

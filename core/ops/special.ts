@@ -2,14 +2,14 @@
  * @file Special functions of one operand: the error function's relatives, the gamma function's, the logit; and sums
  * that skip NaN. Every export is also a Tensor method.
  */
-import { isFloat } from "../dtype.ts";
+import { type DType, floatLimits, isFloat } from "../dtype.ts";
 import * as g from "../graph/build.ts";
 import type { Node } from "../graph/node.ts";
 import { fromNode, type Tensor } from "../tensor.ts";
 import { axesOf, type Dim, kept } from "./axes.ts";
 import { isFiniteNode, reciprocal, square } from "./compose.ts";
 import { lit, polynomial, withDerivative } from "./custom.ts";
-import { floatNode, floatUnary, nodeOf } from "./promotion.ts";
+import { floatNode, floatUnary, inFloat32, isHalfTensor, nodeOf } from "./promotion.ts";
 
 /** What takes the place of what is not finite. */
 export interface NanToNumOptions {
@@ -20,8 +20,6 @@ export interface NanToNumOptions {
   /** For -∞; the smallest finite number by default. */
   neginf?: number | null;
 }
-
-const largest = (2 - 2 ** -23) * 2 ** 127;
 
 /** `1 - erf(x)`, with its full relative accuracy where erf(x) is nearly 1. */
 export function erfc(x: Tensor): Tensor {
@@ -60,6 +58,7 @@ export function digamma(x: Tensor): Tensor {
 export function nanToNum(x: Tensor, { nan = 0, posinf, neginf }: NanToNumOptions = {}): Tensor {
   const n = nodeOf("nanToNum", x);
   if (!isFloat(n.dtype)) return x;
+  const largest = floatLimits[n.dtype as Extract<DType, keyof typeof floatLimits>].max;
   const top = g.where(g.eq(n, lit(n, Infinity)), lit(n, posinf ?? largest), n);
   const both = g.where(g.eq(n, lit(n, -Infinity)), lit(n, neginf ?? -largest), top);
   return fromNode(g.where(g.eq(n, n), both, lit(n, nan)));
@@ -67,6 +66,7 @@ export function nanToNum(x: Tensor, { nan = 0, posinf, neginf }: NanToNumOptions
 
 /** The sum of the elements that are not NaN. */
 export function nansum(x: Tensor, dim?: Dim, keepdim = false): Tensor {
+  if (isHalfTensor(x)) return inFloat32(nansum, x, dim, keepdim);
   const n = floatNode("nansum", x);
   const axes = axesOf("nansum", dim, n.shape.length);
   const total = g.sum(g.where(g.eq(n, n), n, lit(n, 0)), axes);
@@ -75,6 +75,7 @@ export function nansum(x: Tensor, dim?: Dim, keepdim = false): Tensor {
 
 /** The mean of the elements that are not NaN; NaN if there are none. */
 export function nanmean(x: Tensor, dim?: Dim, keepdim = false): Tensor {
+  if (isHalfTensor(x)) return inFloat32(nanmean, x, dim, keepdim);
   const n = floatNode("nanmean", x);
   const axes = axesOf("nanmean", dim, n.shape.length);
   const number = g.eq(n, n);

@@ -8,7 +8,7 @@ import type { Node } from "../graph/node.ts";
 import { fromNode, type Tensor } from "../tensor.ts";
 import { log1p, reciprocal, rsqrt, square } from "./compose.ts";
 import { lit, negatedWhere, polynomial, signBit, withDerivative, withPartials } from "./custom.ts";
-import { floatPair, floatUnary, type Operand } from "./promotion.ts";
+import { floatPair, floatUnary, inWide, type Operand } from "./promotion.ts";
 
 const [pi, halfPi, quarterPi] = [Math.PI, Math.PI / 2, Math.PI / 4];
 
@@ -35,14 +35,13 @@ export function atan(x: Tensor): Tensor {
  * quadrant. The gradient at (0, 0) is 0.
  */
 export function atan2(y: Operand, x: Operand): Tensor {
-  const [a, b] = floatPair("atan2", y, x);
-  return fromNode(
+  const angle = (a: Node, b: Node): Node =>
     withPartials("atan2", a, b, atan2Node, (p, q) => {
       const r = g.add(square(p), square(q));
       const inverse = g.where(g.eq(r, lit(r, 0)), lit(r, 0), reciprocal(r));
       return [g.mul(q, inverse), g.neg(g.mul(p, inverse))];
-    }),
-  );
+    });
+  return fromNode(inWide(angle, ...floatPair("atan2", y, x)));
 }
 
 /** The inverse of sinh, `log(x + √(x² + 1))`. */
@@ -65,13 +64,12 @@ export function atanh(x: Tensor): Tensor {
 
 /** `√(x² + y²)` without overflow, broadcasting; ∞ if either is infinite. The gradient at (0, 0) is 0. */
 export function hypot(x: Operand, y: Operand): Tensor {
-  const [a, b] = floatPair("hypot", x, y);
-  return fromNode(
+  const length = (a: Node, b: Node): Node =>
     withPartials("hypot", a, b, hypotNode, (p, q, out) => {
       const safe = g.where(g.eq(out, lit(out, 0)), lit(out, 1), out);
       return [g.div(p, safe), g.div(q, safe)];
-    }),
-  );
+    });
+  return fromNode(inWide(length, ...floatPair("hypot", x, y)));
 }
 
 /** Degrees to radians, `x·π/180`. */

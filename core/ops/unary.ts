@@ -10,7 +10,7 @@ import type { Node } from "../graph/node.ts";
 import { constant } from "../graph/primitives.ts";
 import { fromNode, type Tensor } from "../tensor.ts";
 import * as c from "./compose.ts";
-import { floatUnary, nodeOf } from "./promotion.ts";
+import { floatUnary, inWide, nodeOf } from "./promotion.ts";
 
 function numeric(op: string, x: Tensor): Node {
   const n = nodeOf(op, x);
@@ -22,7 +22,7 @@ function numeric(op: string, x: Tensor): Node {
 /** Roundings leave integers as they are. */
 const rounding = (op: string, f: (x: Node) => Node, x: Tensor): Tensor => {
   const n = numeric(op, x);
-  return fromNode(isFloat(n.dtype) ? f(n) : n);
+  return fromNode(isFloat(n.dtype) ? inWide(f, n) : n);
 };
 
 /** `-x`. */
@@ -189,6 +189,16 @@ export function isfinite(x: Tensor): Tensor {
 /** As f32. */
 export function float(x: Tensor): Tensor {
   return cast(x, "f32");
+}
+
+/** As f16. */
+export function half(x: Tensor): Tensor {
+  return cast(x, "f16");
+}
+
+/** As bf16. */
+export function bfloat16(x: Tensor): Tensor {
+  return cast(x, "bf16");
 }
 
 /** As i32. */

@@ -4,8 +4,8 @@
  *
  * A group has one space: axes, some of them reduced. Every member node has a map: its index in terms of the space's
  * variables. A `map` has no reduced axes; a `row` evaluates several reductions over the same axes with maps between
- * (softmax, norms, cross-entropy); a `matmul`, `scatter`, `scan` or `sort` has one template node and, for
- * matmul, an epilogue.
+ * (softmax, norms, cross-entropy); a `matmul`, `attention`, `scatter`, `scan` or `sort` has one template node and, for
+ * matmul, an epilogue; an `update` writes a slice of state where it is.
  *
  * Nodes join in topological order. An element-wise node joins a group that holds one of its sources at the very element
  * it needs: a row or a product rather than a map, the largest space first. A reduction joins the group of its source when
@@ -24,6 +24,7 @@ import {
   type Group,
   type GroupKind,
   isAligned,
+  isAttention,
   isClosed,
   isLeaf,
   isReduce,
@@ -54,7 +55,12 @@ export interface Fused {
   readonly floating: ReadonlySet<Node>;
 }
 
-export function fuse(order: readonly Node[], outputs: ReadonlyMap<Node, string>): Fused {
+/** `updates`: the slice updates that write into the storage of what they update. */
+export function fuse(
+  order: readonly Node[],
+  outputs: ReadonlyMap<Node, string>,
+  updates: ReadonlySet<Node>,
+): Fused {
   const floating = findFloating(order, outputs);
   const home = new Map<Node, Group>();
   const groups: Group[] = [];
@@ -105,14 +111,19 @@ export function fuse(order: readonly Node[], outputs: ReadonlyMap<Node, string>)
         index.filter((_, i) => !axes.includes(i)),
       );
     } else if (n.op === "project") {
-      // A scan runs as one loop of its own; its results are whole tensors.
+      // A scan runs as one loop of its own, attention as kernels of its own; their results are whole tensors.
       const region = n.src[0];
       let group = home.get(region);
       if (!group) {
-        group = open("loop", [], []);
+        group = isAttention(region)
+          ? open("attention", region.src[0].shape, [])
+          : open("loop", [], []);
         join(region, group, []);
       }
       join(n, group, []);
+    } else if (updates.has(n)) {
+      const part = n.src[1].shape;
+      join(n, open("update", part, []), spaceVars(part));
     } else {
       join(n, open(templates[n.op] ?? "map", n.shape, []), spaceVars(n.shape));
     }

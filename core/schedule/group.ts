@@ -2,18 +2,38 @@
  * @file A group: nodes that one kernel computes, over an index space and without any schedule. This is level one of the
  * kernel language; kernel/lower.ts makes loops of it.
  */
-import type { Node } from "../graph/node.ts";
+import { is, type Node } from "../graph/node.ts";
 import { rules } from "../graph/primitives.ts";
 import type { Shape } from "../shape.ts";
 import { backward, beneath, broadcastIndex, forward, isMovement } from "./access.ts";
 import { isFree } from "./simplify.ts";
 import { type Index, ivar } from "./symbolic.ts";
 
-export type GroupKind = "map" | "row" | "matmul" | "scatter" | "scan" | "sort" | "loop";
+/**
+ * `update`: a map over the part of its one member, a dynamicUpdateSlice, that is written. `attention`, `loop`: a region and its
+ * projections.
+ */
+export type GroupKind =
+  | "map"
+  | "row"
+  | "matmul"
+  | "attention"
+  | "scatter"
+  | "scan"
+  | "sort"
+  | "loop"
+  | "update";
 
+const closed: ReadonlySet<GroupKind> = new Set([
+  "attention",
+  "scatter",
+  "scan",
+  "sort",
+  "loop",
+  "update",
+]);
 /** Groups of one node, which nothing else joins. */
-export const isClosed = ({ kind }: { readonly kind: GroupKind }): boolean =>
-  kind === "scatter" || kind === "scan" || kind === "sort" || kind === "loop";
+export const isClosed = ({ kind }: { readonly kind: GroupKind }): boolean => closed.has(kind);
 
 export interface Group {
   readonly id: number;
@@ -52,7 +72,17 @@ export const readsWhole = (n: Node, source: number): boolean =>
   n.op === "cumulative" ||
   n.op === "argsort" ||
   n.op === "region" ||
-  (n.op === "gather" && source === 0);
+  readsElsewhere(n, source);
+
+/** A region that a kernel of its own computes. */
+export const isAttention = (n: Node): n is Node<"region"> =>
+  is(n, "region") && n.attrs.region.attention !== undefined;
+
+/** Operands that are read at other elements than the node's own, at positions known only when the kernel runs. */
+const readsElsewhere = ({ op }: Node, source: number): boolean =>
+  source === 0
+    ? op === "gather" || op === "dynamicSlice"
+    : source === 1 && op === "dynamicUpdateSlice";
 
 /** A node's index in the group's variables, pushed forward from the member below its movements. */
 export function mapOf(x: Node, group: Group): readonly Index[] | null {
@@ -75,7 +105,7 @@ export function agrees(n: Node, map: readonly Index[], group: Group): boolean {
   return n.src.every((source, i) => {
     if (!group.members.has(beneath(source))) return true;
     // These read their sources elsewhere than at their own element.
-    if ((n.op === "gather" && i === 0) || n.op === "concat") return false;
+    if (readsElsewhere(n, i) || n.op === "concat") return false;
     let index: readonly Index[] = broadcastIndex(map, source.shape);
     let s = source;
     while (isMovement(s)) {

@@ -40,3 +40,29 @@ export function planMemory(values: readonly Lifetime[]): { offsets: number[]; by
   }
   return { offsets, bytes: total };
 }
+
+/**
+ * The same for devices that bind whole buffers: which buffer each value has, and the sizes of the buffers, largest first. A
+ * buffer is as large as the first value that it was made for, so a large value never follows a small one.
+ */
+export function planBuffers(values: readonly Lifetime[]): { buffer: number[]; sizes: number[] } {
+  const order = values.map((_, i) => i).sort((a, b) => values[b].bytes - values[a].bytes || a - b);
+  const buffer = new Array<number>(values.length);
+  const sizes: number[] = [];
+  const users: number[][] = [];
+  for (const i of order) {
+    const { bytes, first, last } = values[i];
+    // The tightest of those that are free: larger ones stay for values that need them.
+    let at = sizes.length - 1;
+    const isFree = (j: number) => values[j].last < first || values[j].first > last;
+    while (at >= 0 && !users[at].every(isFree)) at--;
+    if (at < 0) {
+      at = sizes.length;
+      sizes.push(bytes);
+      users.push([]);
+    }
+    users[at].push(i);
+    buffer[i] = at;
+  }
+  return { buffer, sizes };
+}

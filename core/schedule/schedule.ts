@@ -12,7 +12,7 @@ import { beneath, isMovement } from "./access.ts";
 import { fuse } from "./fuse.ts";
 import { type Group, readsWhole } from "./group.ts";
 import { type Lifetime, planMemory } from "./memory.ts";
-import { copy, isFree, simplify } from "./simplify.ts";
+import { type Claims, claimsNothing, copy, isFree, simplify } from "./simplify.ts";
 
 export type Place =
   | { readonly k: "slot"; readonly slot: number }
@@ -20,7 +20,13 @@ export type Place =
   | { readonly k: "scratch"; readonly offset: number };
 
 export type Step =
-  | { readonly k: "group"; readonly group: Group; readonly reads: readonly Node[] }
+  | {
+      readonly k: "group";
+      readonly group: Group;
+      readonly reads: readonly Node[];
+      /** Of an update in place the version before: where that lies elsewhere, it is copied first. */
+      readonly base: Node | null;
+    }
   /** A scan: `body` runs once per element of the leading axis. Scratch of the body lies at `offset`. */
   | {
       readonly k: "loop";
@@ -42,15 +48,22 @@ export interface PlannedOutput {
   readonly node: Node;
   /** The slot that an assignment wants overwritten, if every other reader of it runs before. */
   readonly overwrites: number | null;
+  /** What is written first in the output's storage: the value itself, or the first of several updates in place. */
+  readonly first: Node;
 }
 
 export const bytesOf = (n: Node): number => numel(n.shape) * dtypes[n.dtype].bytes;
 
-export function schedule(inputs: readonly Node<"placeholder">[], roots: readonly Node[]): Plan {
+/** `claims`: the regions that stay whole, as the backend has kernels for them. */
+export function schedule(
+  inputs: readonly Node<"placeholder">[],
+  roots: readonly Node[],
+  claims: Claims = claimsNothing,
+): Plan {
   // Outputs are distinct computed tensors: what would only be a view, a leaf or a second name is copied.
   const targets: (number | null)[] = [];
   const results: Node[] = [];
-  for (const { node, target } of simplify(roots, inputs)) {
+  for (const { node, target } of simplify(roots, inputs, claims)) {
     const computed = !isMovement(node) && !isFree(node) && node.op !== "placeholder";
     results.push(computed && !results.includes(node) ? node : copy(node));
     targets.push(target);
@@ -60,7 +73,8 @@ export function schedule(inputs: readonly Node<"placeholder">[], roots: readonly
   const reasons = new Map(
     results.map((n, i) => [n, targets[i] === null ? "output" : "new state"] as const),
   );
-  const { groups, floating } = fuse(order, reasons);
+  const updates = findUpdates(results, targets, inputs);
+  const { groups, floating } = fuse(order, reasons, updates);
 
   const producer = new Map<Node, Group>();
   for (const group of groups) for (const n of group.stores.keys()) producer.set(n, group);
@@ -77,17 +91,29 @@ export function schedule(inputs: readonly Node<"placeholder">[], roots: readonly
     }
     before.set(group, needs);
   }
-  const overwrites = results.map((n, i) =>
-    orderReaders(n, targets[i], inputs, groups, reads, producer, before),
+  const places = new Map<Node, Place>(inputs.map((n, slot) => [n, { k: "slot", slot }]));
+  results.forEach((n, output) => {
+    places.set(n, { k: "output", output });
+  });
+  const readBefore = (old: Node, writer: Node): boolean =>
+    orderReaders(old, producer.get(writer), groups, reads, before);
+  // Several updates of one state share its storage, if whoever reads a version between them can go first.
+  const firsts = results.map((result) => {
+    let first = result;
+    for (let base = first.src[0]; updates.has(first) && updates.has(base); base = first.src[0]) {
+      if (places.has(base) || !readBefore(base, first)) break;
+      places.set(base, places.get(result)!);
+      first = base;
+    }
+    return first;
+  });
+  const overwrites = targets.map((target, i) =>
+    target !== null && readBefore(inputs[target], firsts[i]) ? target : null,
   );
   const sorted = sortGroups(groups, before);
 
   // Lives, in steps; outputs have allocations of their own.
   const position = new Map(sorted.map((group, i) => [group, i] as const));
-  const places = new Map<Node, Place>(inputs.map((n, slot) => [n, { k: "slot", slot }]));
-  results.forEach((n, output) => {
-    places.set(n, { k: "output", output });
-  });
   const lives: Lifetime[] = [];
   const owners: (Node | Group)[] = [];
   const last = new Map<Node, number>();
@@ -102,7 +128,7 @@ export function schedule(inputs: readonly Node<"placeholder">[], roots: readonly
       owners.push(n);
     }
     if (group.kind === "loop") {
-      const body = planBody(regionOf(group));
+      const body = planBody(regionOf(group), claims);
       bodies.set(group, body);
       lives.push({ bytes: loopScratch(regionOf(group), body), first, last: first });
       owners.push(group);
@@ -115,12 +141,40 @@ export function schedule(inputs: readonly Node<"placeholder">[], roots: readonly
     else places.set(owner, { k: "scratch", offset: offsets[i] });
   });
   const steps = sorted.map((group): Step => {
-    if (group.kind !== "loop") return { k: "group", group, reads: reads.get(group)! };
+    if (group.kind !== "loop") {
+      const [member] = group.members.keys();
+      const base = group.kind === "update" ? member.src[0] : null;
+      return { k: "group", group, reads: reads.get(group)!, base };
+    }
     const offset = loopOffset.get(group)!;
     return { k: "loop", group, region: regionOf(group), body: bodies.get(group)!, offset };
   });
-  const outputs = results.map((node, i) => ({ node, overwrites: overwrites[i] }));
+  const outputs = results.map((node, i) => ({
+    node,
+    overwrites: overwrites[i],
+    first: firsts[i],
+  }));
   return { inputs, steps, places, outputs, scratchBytes: bytes };
+}
+
+/**
+ * Slices written into state (a KV cache) change nothing else there, so they are written in place: updates, one after the
+ * other, that start from an input and end in an assignment to its storage.
+ */
+function findUpdates(
+  results: readonly Node[],
+  targets: readonly (number | null)[],
+  inputs: readonly Node[],
+): Set<Node> {
+  const found = new Set<Node>();
+  for (const [i, result] of results.entries()) {
+    const chain: Node[] = [];
+    let n = result;
+    for (; n.op === "dynamicUpdateSlice"; n = n.src[0]) chain.push(n);
+    const target = targets[i];
+    if (target !== null && n === inputs[target]) for (const update of chain) found.add(update);
+  }
+  return found;
 }
 
 const regionOf = (group: Group): Node<"region"> => {
@@ -128,9 +182,9 @@ const regionOf = (group: Group): Node<"region"> => {
   return first as Node<"region">;
 };
 
-function planBody(region: Node<"region">): Plan {
+function planBody(region: Node<"region">, claims: Claims): Plan {
   const { params, results } = region.attrs.region.body;
-  return schedule(params, results);
+  return schedule(params, results, claims);
 }
 
 /**
@@ -172,25 +226,21 @@ function readsOf(
 }
 
 /**
- * May the group that stores `n` overwrite the storage of slot `target`? Then every other reader of the slot is ordered
- * before it; if one of them needs the group's results, it may not.
+ * May the group `writer` overwrite the storage of `old`? Then every other reader of it is ordered before the group; if one
+ * of them needs the group's results, it may not.
  */
 function orderReaders(
-  n: Node,
-  target: number | null,
-  inputs: readonly Node[],
+  old: Node,
+  writer: Group | undefined,
   groups: readonly Group[],
   reads: ReadonlyMap<Group, readonly Node[]>,
-  producer: ReadonlyMap<Node, Group>,
   before: Map<Group, Set<Group>>,
-): number | null {
-  const writer = producer.get(n);
-  if (target === null || !writer) return null;
-  const old = inputs[target];
+): boolean {
+  if (!writer) return false;
   const readers = groups.filter((group) => group !== writer && reads.get(group)!.includes(old));
-  if (readers.some((reader) => reaches(reader, writer, before))) return null;
+  if (readers.some((reader) => reaches(reader, writer, before))) return false;
   for (const reader of readers) before.get(writer)!.add(reader);
-  return target;
+  return true;
 }
 
 /** Does `from` come after `to`? */

@@ -5,10 +5,10 @@
  * Only rewrites that hold for every value are here. x·0 → 0 is wrong for NaN and inf, x + 0 for -0, x − x for inf:
  * none of them may be added.
  */
-import { roundTo } from "../dtype.ts";
+import { isFloat, isHalf, roundTo } from "../dtype.ts";
 import * as g from "../graph/build.ts";
 import { exactJson, type Node } from "../graph/node.ts";
-import { constant, node, type Primitive } from "../graph/primitives.ts";
+import { constant, node, type Primitive, type Region } from "../graph/primitives.ts";
 import { topological } from "../graph/walk.ts";
 import { numel, type Shape, sameShape } from "../shape.ts";
 import { lowerRegions } from "../transform/region.ts";
@@ -20,17 +20,22 @@ export interface SimplifiedOutput {
   readonly target: number | null;
 }
 
+/** Whether a backend has kernels of its own for a region, which then is not inlined. */
+export type Claims = (region: Region) => boolean;
+export const claimsNothing: Claims = () => false;
+
 /** Simplifies the graph below `outputs`; `inputs` are its placeholders (kept as they are). */
 export function simplify(
   outputs: readonly Node[],
   inputs: readonly Node<"placeholder">[],
+  claims: Claims = claimsNothing,
 ): SimplifiedOutput[] {
   const slot = new Map<Node, number>(inputs.map((p, i) => [p, i]));
   const done = new Map<Node, Node>();
   const interned = new Map<string, Node>();
   /** The storage that a chain of assignments writes. */
   const storage = new Map<Node, number>();
-  const roots = lowerRegions(outputs);
+  const roots = lowerRegions(outputs, claims);
   const order = topological(roots);
   const uses = new Map<Node, number>(roots.map((n) => [n, 1]));
   for (const n of order) for (const s of n.src) uses.set(s, (uses.get(s) ?? 0) + 1);
@@ -74,7 +79,8 @@ export const copy = (x: Node): Node => node("cast", [x], { dtype: x.dtype });
 /** A whole tensor of one literal. */
 const full = (value: number, like: Node): Node => g.expand(constant(value, like.dtype), like.shape);
 
-const literal = (n: Node): number | null =>
+/** The value of a tensor that is one literal everywhere. */
+export const literal = (n: Node): number | null =>
   n.op === "constant"
     ? (n as Node<"constant">).attrs.value
     : n.op === "expand" || n.op === "reshape"
@@ -103,9 +109,10 @@ function rewrite(n: Node, src: readonly Node[], usedOnce: Set<Node>): Node {
   }
   switch (n.op) {
     case "region": {
+      const { attrs } = n as Node<"region">;
       // A scan's operands are addressed by its own kernels, as whole row-major tensors.
-      const whole = src.map((s) => (isMovement(s) || isFree(s) ? copy(s) : s));
-      return node("region", whole, (n as Node<"region">).attrs, n.recompute);
+      const whole = (s: Node) => (isMovement(s) || isFree(s) ? copy(s) : s);
+      return node("region", attrs.region.scan ? src.map(whole) : src, attrs, n.recompute);
     }
     case "reshape":
       return reshape(src[0], n.shape);
@@ -148,14 +155,37 @@ function rewrite(n: Node, src: readonly Node[], usedOnce: Set<Node>): Node {
     case "argsort":
       if (n.shape[(n as Node<"argsort">).attrs.axis] === 1) return full(0, n);
       break;
-    case "cast":
-      if (src[0].dtype === n.dtype) return src[0];
+    case "dynamicSlice": {
+      const [x, ...starts] = src;
+      if (sameShape(n.shape, x.shape)) return x;
+      const known = starts.map(literal);
+      if (!known.every((s) => s !== null)) break;
+      const start = known.map((s, i) => Math.max(0, Math.min(s, x.shape[i] - n.shape[i])));
+      return g.slice(x, start, n.shape);
+    }
+    case "dynamicUpdateSlice":
+      if (numel(src[1].shape) === 0) return src[0];
+      if (sameShape(n.shape, src[1].shape)) return src[1];
       break;
+    case "scatterAdd": {
+      // What meets at one place is added in memory: in f32, as every sum of halves.
+      const [index, x] = src;
+      if (!isHalf(n.dtype)) break;
+      const attrs = (n as Node<"scatterAdd">).attrs;
+      return g.cast(node("scatterAdd", [index, g.cast(x, "f32")], attrs, n.recompute), n.dtype);
+    }
+    case "cast": {
+      if (src[0].dtype === n.dtype) return src[0];
+      // To f32 and back is exact for a half; from f32 to a half and back is not, and stays.
+      const [x] = src[0].op === "cast" ? src[0].src : [];
+      if (x?.dtype === n.dtype && isHalf(n.dtype) && src[0].dtype === "f32") return x;
+      break;
+    }
     case "bitcast":
       if (src[0].dtype === n.dtype) return src[0];
       break;
     case "neg":
-      if (src[0].op === "neg" && n.dtype === "f32") return src[0].src[0];
+      if (src[0].op === "neg" && isFloat(n.dtype)) return src[0].src[0];
       break;
     case "mul":
       // x·1 = x for every x; a broadcast literal may still stretch the shape.
@@ -176,22 +206,33 @@ function rewrite(n: Node, src: readonly Node[], usedOnce: Set<Node>): Node {
 
 /** Arithmetic on literals that rounds the same on every target. */
 function fold(n: Node, src: readonly Node[]): number | null {
-  if (n.dtype !== "f32" || src.length > 2) return null;
-  const [a, b] = src.map(literal);
-  if (a === null || b === null || src[0].dtype !== "f32") return null;
-  switch (n.op) {
+  if (!isFloat(n.dtype) || !isFloat(src[0].dtype) || src.length > 2) return null;
+  const exact = src.map((s) => {
+    const value = literal(s);
+    return value === null ? null : roundTo(s.dtype, value);
+  });
+  const [a, b] = exact;
+  if (a === null || b === null) return null;
+  const value = foldExact(n.op, a, b);
+  return value === null ? null : roundTo(n.dtype, value);
+}
+
+function foldExact(op: Primitive, a: number, b: number): number | null {
+  switch (op) {
+    case "cast":
+      return a;
     case "neg":
       return -a;
     case "sqrt":
-      return roundTo("f32", Math.sqrt(a));
+      return Math.sqrt(a);
     case "add":
-      return roundTo("f32", a + b);
+      return a + b;
     case "sub":
-      return roundTo("f32", a - b);
+      return a - b;
     case "mul":
-      return roundTo("f32", a * b);
+      return a * b;
     case "div":
-      return roundTo("f32", a / b);
+      return a / b;
   }
   return null;
 }

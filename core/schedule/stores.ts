@@ -3,9 +3,10 @@
  * costs are rough counts of vector instructions; a load is 1.
  */
 import type { Node } from "../graph/node.ts";
+import type { Primitive } from "../graph/primitives.ts";
 import { numel } from "../shape.ts";
 import { beneath, isMovement } from "./access.ts";
-import { type Group, isAligned, isLeaf, isLine } from "./group.ts";
+import { type Group, isAligned, isAttention, isLeaf, isLine } from "./group.ts";
 
 /** Rough cost of one evaluation, in vector instructions; a load is 1. */
 export function weightOf(n: Node): number {
@@ -26,6 +27,8 @@ export function weightOf(n: Node): number {
     case "idiv":
     case "rem":
     case "gather":
+    case "dynamicSlice":
+    case "dynamicUpdateSlice":
       return 4;
     case "concat":
       return 3 * n.src.length;
@@ -64,6 +67,15 @@ export function findFloating(
   }
   return found;
 }
+
+/** What a reader can compute itself although it is not element-wise. */
+const inlinableOps: ReadonlySet<Primitive> = new Set([
+  "random",
+  "gather",
+  "concat",
+  "dynamicSlice",
+  "dynamicUpdateSlice",
+]);
 
 /** Marks the members that must be written: outputs, and what other groups need and had better not recompute. */
 export function decideStores(
@@ -111,8 +123,8 @@ export function decideStores(
       }
     }
     smallOf.set(n, small);
-    const inlinable = isAligned(n) || n.op === "random" || n.op === "gather" || n.op === "concat";
-    if (!inlinable) weight = Number.POSITIVE_INFINITY;
+    const inlinable = isAligned(n) || inlinableOps.has(n.op);
+    if (!inlinable || group.kind === "update") weight = Number.POSITIVE_INFINITY;
     inlined.set(n, weight);
     const readers = users.get(n) ?? [];
     const reason = outputs.get(n) ?? reasonToStore(n, group, weight, readers, home, floating);
@@ -132,7 +144,7 @@ export function decideStores(
 }
 
 /** Kinds of groups that evaluate each element of an operand of their own size once. */
-const readsOnce: ReadonlySet<Group["kind"]> = new Set(["map", "matmul", "scan", "sort"]);
+const readsOnce: ReadonlySet<Group["kind"]> = new Set(["map", "matmul", "scan", "sort", "update"]);
 
 /**
  * Does `user` need each element of `n` once, at its own place? Through a shift (pad, slice, window) it may need several,
@@ -182,7 +194,10 @@ function leaveToReader(
       readsOnce.has(reader.kind) &&
       numel(reader.space) === numel(n.shape) &&
       readers.every(
-        (user) => (isAligned(user) || isLine(user)) && needed.has(user) && usesInPlace(user, n),
+        (user) =>
+          (isAligned(user) || isLine(user) || reader.kind === "update") &&
+          needed.has(user) &&
+          usesInPlace(user, n),
       );
     if (movable) {
       group.stores.delete(n);
@@ -201,20 +216,21 @@ function reasonToStore(
   home: ReadonlyMap<Node, Group>,
   floating: ReadonlySet<Node>,
 ): string | null {
-  if (n.op === "project") return "result of a scan";
+  if (n.op === "project") return isAttention(n.src[0]) ? "result of attention" : "result of a scan";
   for (const user of users) {
     const reader = home.get(user)!;
-    if (user.op === "region") return "operand of a scan";
+    if (user.op === "region" && !isAttention(user)) return "operand of a scan";
     if (user.op === "gather" && beneath(user.src[0]) === n) return "source of a gather";
     if (reader === group) continue;
     if (weight === Number.POSITIVE_INFINITY)
       return `${n.op} that ${user.op} reads in another kernel`;
-    const template = user.op === "dot" || user.op === "scatterAdd";
+    const template = user.op === "dot" || user.op === "scatterAdd" || isAttention(user);
     if (floating.has(n) && !template) continue;
     const rows = numel(reader.space.filter((_, i) => !reader.reduced.includes(i)));
     // What only varies from row to row is evaluated once per row, wherever in the row it is used.
     const perRow = reader.reduced.length > 0 && numel(n.shape) === rows;
-    const repeats = template || (!perRow && numel(user.shape) > numel(n.shape));
+    const shape = reader.kind === "update" ? reader.space : user.shape;
+    const repeats = template || (!perRow && numel(shape) > numel(n.shape));
     if (weight > (repeats ? cheapRepeated : cheap))
       return repeats
         ? `would be computed again inside the broadcast of ${user.op}`

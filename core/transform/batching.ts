@@ -10,6 +10,7 @@ import { describe, TransformError } from "../errors.ts";
 import * as b from "../graph/build.ts";
 import type { Node } from "../graph/node.ts";
 import { node, type Primitive } from "../graph/primitives.ts";
+import { batchSlice, batchUpdate } from "./dynamic.ts";
 
 export interface Batched {
   readonly node: Node;
@@ -151,6 +152,9 @@ export const batchRules = {
   dot,
   gather: shift(({ attrs: { axis } }) => ({ axis: axis + 1 })),
   scatterAdd: shift(({ attrs: { axis, size } }) => ({ axis: axis + 1, size })),
+  dynamicSlice: (n, [x, ...starts], size) => batchSlice(n, inFront(x, size), starts),
+  dynamicUpdateSlice: (n, [x, update, ...starts], size) =>
+    batchUpdate(n, inFront(x, size), inFront(update, size), starts),
 
   cumulative: shift(({ attrs }) => ({ ...attrs, axis: attrs.axis + 1 })),
   argsort: shift(({ attrs }) => ({ ...attrs, axis: attrs.axis + 1 })),

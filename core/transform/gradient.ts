@@ -17,6 +17,7 @@ import { is, type Node } from "../graph/node.ts";
 import { type AttrsOf, node, type Primitive } from "../graph/primitives.ts";
 import { broadcast, type Shape } from "../shape.ts";
 import { cumulative } from "./cumulative.ts";
+import { dynamicSliceTranspose, dynamicUpdateSliceTranspose } from "./dynamic.ts";
 import { unwindow } from "./window.ts";
 
 export interface Derivative<P extends Primitive = Primitive> {
@@ -267,7 +268,8 @@ export const derivatives = {
     b.scatterAdd(index, g, axis, x.shape[axis]),
   ),
   scatterAdd: linear((g, { src: [index], attrs: { axis } }) => b.gather(g, index, axis)),
-
+  dynamicSlice: linear(dynamicSliceTranspose),
+  dynamicUpdateSlice: linear(dynamicUpdateSliceTranspose),
   cumulative,
   argsort: none("its result is a permutation"),
 

@@ -2,7 +2,7 @@
  * @file Forward mode: one walk from the inputs up, carrying tangents beside the values. The rules
  * are gradient.ts's.
  */
-import { is, type Node } from "../graph/node.ts";
+import { differentiating, is, type Node } from "../graph/node.ts";
 import { dependents } from "../graph/walk.ts";
 import { derivativeOf, differentiable, fitTo } from "./gradient.ts";
 import { regionJvp } from "./region.ts";
@@ -20,9 +20,11 @@ export function tangents(
   for (const [i, n] of wrt.entries())
     if (tangentsIn[i]) moving.set(n, fitTo(tangentsIn[i], n.shape));
   const inputs = new Set(wrt);
+  const outer = differentiating(null);
   const ofRegion = new Map<Node, (Node | null)[]>();
   for (const n of dependents(outputs, inputs, differentiable)) {
     if (inputs.has(n)) continue;
+    differentiating(n);
     const t = n.src.map((s) => moving.get(s) ?? null);
     if (is(n, "region")) {
       if (t.some(Boolean)) ofRegion.set(n, regionJvp(n, t, tangents));
@@ -33,5 +35,6 @@ export function tangents(
       : t.some(Boolean) && derivativeOf(n).jvp(t, n);
     if (found) moving.set(n, fitTo(found, n.shape));
   }
+  differentiating(outer);
   return outputs.map((n) => moving.get(n) ?? null);
 }

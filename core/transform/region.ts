@@ -7,7 +7,7 @@
 import { isFloat } from "../dtype.ts";
 import { ArgumentError, describe, TransformError } from "../errors.ts";
 import { alias, expand, sum, zerosLike } from "../graph/build.ts";
-import { freshUid, is, type Node, peekId } from "../graph/node.ts";
+import { differentiating, freshUid, is, type Node, peekId } from "../graph/node.ts";
 import { node, type Region } from "../graph/primitives.ts";
 import { rebuild, substitute, topological } from "../graph/walk.ts";
 import { sameShape } from "../shape.ts";
@@ -47,7 +47,7 @@ export function regionNodes(
   }
   const outs = results.map((r) => parameterLike(r));
   const cts = results.map((r) => parameterLike(r));
-  const back = vjp(params, outs, cts);
+  const back = vjp(params, outs, cts, () => true);
   const given = back.filter((g) => g !== null);
   // One closure for both, so that what the gradient captures is a source of the region as well.
   const closed = closeOver([...results, ...given], [...params, ...outs, ...cts], since);
@@ -157,6 +157,7 @@ export function regionVjp(
       n.src,
       out,
       out.map((o, i) => cotangents[i] ?? zerosLike(o)),
+      need,
     );
     for (const [i, g] of found.entries())
       if (g && !(isFloat(g.dtype) && sameShape(g.shape, n.src[i].shape)))
@@ -169,12 +170,17 @@ export function regionVjp(
         );
     return found;
   }
-  const src = distinct(n.src);
+  // Variables of their own: one that is passed twice must not count its cotangent twice, and what hangs on the sources
+  // (hooks) is the outer walk's.
+  const src = n.src.map((s) => alias(s));
   // A checkpoint's clone carries a fresh mark, so it never merges with the forward nodes, and those
   // need not be kept. Any other body gets the mark that its forward pass is inlined with: there
   // merging is the point.
   const mark = region.kind === "checkpoint" ? freshUid() : n.recompute;
-  return gradients(inline(region, src, mark), cotangents, src);
+  const outer = differentiating(null);
+  const results = inline(region, src, mark);
+  differentiating(outer);
+  return gradients(results, cotangents, src);
 }
 
 /**
@@ -202,6 +208,7 @@ export function regionBatch(
 ): Batched[] {
   const { region } = n.attrs;
   if (region.scan) return scanBatch(n, src, size, options, batchWith);
+  if (region.batch) return region.batch(src, size).map((n) => ({ node: n, batched: true }));
   const { params, results } = region.body;
   const inner = params.map((p, i) => batchedLike(p, src[i].batched, size));
   const env = new Map(params.map((p, i) => [p as Node, inner[i]]));
@@ -215,7 +222,7 @@ export function regionBatch(
   return out.map((o, i) => ({ node: o, batched: found[i].batched }));
 
   function batchedVjp(own: OwnVjp): OwnVjp {
-    return (args, outs, cts) => {
+    return (args, outs, cts, need) => {
       const env = new Map<Node, Batched>();
       const bind = (unbatched: Node, value: Node, batched: boolean) => {
         const p = parameterLike(unbatched);
@@ -226,6 +233,7 @@ export function regionBatch(
         params.map((p, i) => bind(p, args[i], src[i].batched)),
         results.map((r, i) => bind(r, outs[i], found[i].batched)),
         results.map((r, i) => bind(r, cts[i], found[i].batched)),
+        need,
       );
       const given = batchWith(
         back.filter((g) => g !== null),

@@ -6,9 +6,10 @@
  * one after all its users. A missing cotangent (null) is a structural zero and costs nothing.
  */
 import { isFloat } from "../dtype.ts";
-import { is, type Node } from "../graph/node.ts";
+import { differentiating, is, type Node } from "../graph/node.ts";
 import { dependents } from "../graph/walk.ts";
 import { derivativeOf, differentiable, fitTo, plus } from "./gradient.ts";
+import { hooked } from "./hooks.ts";
 import { regionVjp } from "./region.ts";
 
 /**
@@ -32,11 +33,15 @@ export function gradients(
     if (g && isFloat(n.dtype) && active.has(n))
       total.set(n, plus(total.get(n) ?? null, fitTo(g, n.shape))!);
   };
+  const outer = differentiating(null);
   for (const [i, out] of outputs.entries()) accumulate(out, cotangents[i]);
 
   for (const n of [...active].reverse()) {
+    differentiating(n);
+    const arrived = total.get(n);
+    const g = arrived && hooked(n, arrived);
+    if (g) total.set(n, g);
     if (ends(n)) continue;
-    const g = total.get(n);
     if (is(n, "project")) {
       // A region's projections all come before it in this order: when it is met, its cotangents are
       // complete.
@@ -51,5 +56,6 @@ export function gradients(
       : g && derivativeOf(n).vjp(g, n, need);
     if (found) for (const [i, s] of n.src.entries()) if (need(i)) accumulate(s, found[i] ?? null);
   }
+  differentiating(outer);
   return wrt.map((n) => total.get(n) ?? null);
 }

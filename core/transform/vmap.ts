@@ -3,7 +3,7 @@
  * front. What does not depend on one is computed once. The rules are batching.ts's.
  */
 import { describe, TransformError } from "../errors.ts";
-import { is, type Node } from "../graph/node.ts";
+import { copying, is, type Node } from "../graph/node.ts";
 import { randomBits } from "../graph/primitives.ts";
 import { rebuild, topological } from "../graph/walk.ts";
 import { type Batched, type BatchRule, batchRules, type VmapOptions } from "./batching.ts";
@@ -41,6 +41,7 @@ export function batchWith(
 
   for (const n of topological(outputs, (m) => m.id < floor || env.has(m))) {
     if (env.has(n) || n.id < floor) continue;
+    copying(n);
     if (is(n, "random")) made.set(n, draw(n, size, options));
     if (is(n, "project") && ofRegion.has(n.src[0])) {
       made.set(n, ofRegion.get(n.src[0])![n.attrs.index]);
@@ -59,6 +60,7 @@ export function batchWith(
         batched: false,
       });
   }
+  copying(null);
   return outputs.map(get);
 }
 

@@ -4,13 +4,14 @@
  * Decides: which files belong to which concept (the key is the code points without the variation selector FE0F), how
  * a rendering becomes pixels (drawn large, cut to its outline, because vendors differ in margins, and averaged down
  * to a square on white), and the cache: one packed file that is rebuilt when a package or the recipe changes.
- * Leaves to others: which concepts and vendors to train on (caption-task.ts).
+ * Leaves to others: which concepts and vendors to train on (captions.ts).
  */
 import { createHash } from "node:crypto";
-import { mkdir, readdir, readFile, rename, writeFile } from "node:fs/promises";
+import { readdir, readFile } from "node:fs/promises";
 import { createRequire } from "node:module";
 import { dirname, join } from "node:path";
 import sharp from "sharp";
+import { writeAtomic } from "../support/files.ts";
 
 export const vendors = ["openmoji", "twemoji", "noto", "fluent"] as const;
 export type Vendor = (typeof vendors)[number];
@@ -55,6 +56,35 @@ const packages: Readonly<Record<Vendor | "labels", string>> = {
   noto: "@iconify-json/noto",
   fluent: "@lobehub/fluent-emoji-3d",
 };
+/** Who drew the images, and what their licences ask to be named. */
+export const attributions: Readonly<
+  Record<Vendor, { name: string; author: string; licence: string; url: string }>
+> = {
+  openmoji: {
+    name: "OpenMoji",
+    author: "OpenMoji, an open-source project of the HfG Schwäbisch Gmünd and its contributors",
+    licence: "CC BY-SA 4.0",
+    url: "https://openmoji.org",
+  },
+  twemoji: {
+    name: "Twemoji",
+    author: "Twitter, Inc and other contributors",
+    licence: "CC BY 4.0",
+    url: "https://github.com/jdecked/twemoji",
+  },
+  noto: {
+    name: "Noto Emoji",
+    author: "Google",
+    licence: "Apache 2.0",
+    url: "https://github.com/googlefonts/noto-emoji",
+  },
+  fluent: {
+    name: "Fluent Emoji (3D)",
+    author: "Microsoft, packed by LobeHub",
+    licence: "MIT",
+    url: "https://github.com/microsoft/fluentui-emoji",
+  },
+};
 const packageDir = (name: string): string => dirname(require.resolve(`${name}/package.json`));
 const readJson = async (path: string) => JSON.parse(await readFile(path, "utf8"));
 
@@ -83,10 +113,7 @@ export async function loadEmoji(options: EmojiOptions = {}): Promise<Rendering[]
   if (packed) return packed;
 
   const rendered = await renderAll(size, onProgress, signal);
-  await mkdir(cacheDir, { recursive: true });
-  // Written beside and renamed: an interrupted run never leaves half a file under the final name.
-  await writeFile(`${path}.partial`, pack(rendered));
-  await rename(`${path}.partial`, path);
+  await writeAtomic(path, pack(rendered));
   return rendered;
 }
 
@@ -219,7 +246,8 @@ async function iconifySvgs(dir: string): Promise<Map<string, Source>> {
   return sources;
 }
 
-async function render(source: Source, size: number): Promise<Uint8Array> {
+/** Any picture that sharp can read → [size, size, 3] on white, cut to its outline. */
+export async function render(source: Source, size: number): Promise<Uint8Array> {
   const { data } = await sharp(source)
     .resize(DRAWN, DRAWN, { fit: "contain", background: { r: 0, g: 0, b: 0, alpha: 0 } })
     .ensureAlpha()

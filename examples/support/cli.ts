@@ -1,11 +1,14 @@
 /** @file Command lines of the examples: typed options with --help, and Ctrl-C as an AbortSignal. */
 import { parseArgs } from "node:util";
+import { DeviceError, type DeviceOptions, deviceInfo, init } from "hinode";
 
 export interface Option<T extends string | number = string | number> {
   readonly default: T;
   readonly help: string;
   /** Numbers: the least value that makes sense. */
   readonly min?: number;
+  /** Numbers: whether only whole ones do. */
+  readonly integer?: boolean;
   /** Strings: the values that are allowed. */
   readonly choices?: readonly string[];
 }
@@ -13,8 +16,8 @@ export interface Option<T extends string | number = string | number> {
 /** The device that an example runs on. */
 export const deviceOption = {
   default: "auto",
-  choices: ["auto", "wasm", "reference"],
-  help: "auto, wasm or reference",
+  choices: ["auto", "wasm", "reference", "webgpu"],
+  help: "auto, wasm, reference or webgpu",
 } as const;
 
 type ValueOf<O extends Option> = O extends { choices: readonly (infer C)[] }
@@ -53,34 +56,79 @@ export function readOptions<O extends Record<string, Option>>(
     if (typeof option.default === "string") return [name, given];
     const number = given.trim() === "" ? Number.NaN : Number(given);
     const min = option.min ?? 0;
-    if (!(number >= min)) fail(`--${name}: expected a number ≥ ${min}, got "${given}"`);
+    const kind = option.integer ? "an integer" : "a number";
+    const fits = option.integer ? Number.isSafeInteger(number) : Number.isFinite(number);
+    if (!fits || number < min) fail(`--${name}: expected ${kind} ≥ ${min}, got "${given}"`);
     return [name, number];
   };
   return Object.fromEntries(Object.entries(options).map(read)) as never;
 }
 
 function helpText(usage: string, options: Record<string, Option>): string {
-  const lines = Object.entries(options).map(
-    ([name, o]) => `  --${name.padEnd(10)} ${o.help} (default: ${o.default})`,
-  );
+  const lines = Object.entries(options).map(([name, o]) => {
+    const preset = o.default === "" ? "" : ` (default: ${o.default})`;
+    return `  --${name.padEnd(10)} ${o.help}${preset}`;
+  });
   return [usage, "", "options:", ...lines, `  --${"help".padEnd(10)} this text`].join("\n");
 }
 
-/** Aborts at the first Ctrl-C; the second one ends the process as usual. */
+/** A mistake of the user's, or an interruption: its message is all there is to say. */
+export class Stop extends Error {
+  readonly exitCode: number;
+
+  constructor(message: string, exitCode = 1) {
+    super(message);
+    this.exitCode = exitCode;
+  }
+}
+
+/** Chooses the device and says which one and why; how many threads it computes on. */
+export async function startDevice(options: { device: string; threads?: number }): Promise<number> {
+  const { device, threads = 1 } = options;
+  try {
+    await init({ device: device as DeviceOptions["device"] });
+  } catch (error) {
+    if (error instanceof DeviceError) throw new Stop(error.message);
+    throw error;
+  }
+  const { name, reason } = deviceInfo();
+  if (threads > THREADS)
+    throw new Stop(
+      `--threads: the ${name} device computes on ${THREADS} thread, got ${threads}`,
+      2,
+    );
+  console.log(`device: ${name} (${reason})`);
+  return THREADS;
+}
+
+/** What today's devices compute on. */
+const THREADS = 1;
+
+/** Between this and a second Ctrl-C the signal is the same key press: npm passes it on to its children once more. */
+const SAME_PRESS = 500; // ms
+
+/** Aborts at the first Ctrl-C; the second one ends the process at once. */
 export function interruptSignal(): AbortSignal {
   const controller = new AbortController();
-  process.once("SIGINT", () => controller.abort(new Error("interrupted")));
+  let first: number | undefined;
+  process.on("SIGINT", () => {
+    const now = performance.now();
+    first ??= now;
+    if (now - first > SAME_PRESS) process.exit(130);
+    controller.abort(
+      new Stop("Interrupted: nothing was saved, and no process is left behind.", 130),
+    );
+  });
   return controller.signal;
 }
 
 /** Runs an example; an interruption ends it with one line and exit code 130, as shells expect. */
 export async function run(main: (signal: AbortSignal) => Promise<void>): Promise<void> {
-  const signal = interruptSignal();
   try {
-    await main(signal);
+    await main(interruptSignal());
   } catch (error) {
-    if (!signal.aborted) throw error;
-    console.log("\nInterrupted: nothing was saved, and no process is left behind.");
-    process.exitCode = 130;
+    if (!(error instanceof Stop)) throw error;
+    console.error(`\n${error.message}`);
+    process.exitCode = error.exitCode;
   }
 }

@@ -45,11 +45,14 @@ export class Mm1 extends Module {
     return this.connector.forward(this.vision.forward(images));
   }
 
-  /** Image tokens [B, I, D] and ids [B, T] → scores of the token after each text position [B, T, V]. */
+  /**
+   * Image tokens [B, I, D] and ids [B, T] → scores of the token after each text position [B, T, V]. Image tokens
+   * [1, I, D] stand before every text: the image is encoded once.
+   */
   decode(imageTokens: Tensor, ids: Tensor): Tensor {
-    const I = imageTokens.shape[1];
-    const T = ids.shape[1];
-    const x = cat([imageTokens, this.language.embed(ids)], 1); // [B, I + T, D]
+    const [, I, D] = imageTokens.shape;
+    const [B, T] = ids.shape;
+    const x = cat([imageTokens.expand([B, I, D]), this.language.embed(ids)], 1); // [B, I + T, D]
     const hidden = this.language.forward(x).narrow(1, I, T); // [B, T, D]: no scores for image positions
     return this.language.logits(hidden);
   }

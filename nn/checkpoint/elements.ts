@@ -1,8 +1,10 @@
 /**
- * @file From the bytes of a file to elements. Types that Hinode has no tensors of are converted: F16 and BF16 exactly to f32,
- * I16 and U16 exactly to i32, F64 rounded to f32 and I64 to i32, where a value outside the range is an error.
+ * @file From the bytes of a file to elements. Types that Hinode has no tensors of are converted: I16 and U16 exactly to i32,
+ * F64 rounded to f32 and I64 to i32, where a value outside the range is an error. BF16 has no array type on the host: its
+ * elements are given as f32.
  */
 import { dtypes, type TypedArray } from "../../core/dtype.ts";
+import { bfloat16ToFloat, halfToFloat } from "../../core/half.ts";
 import { type StoredDType, storedDTypes } from "./header.ts";
 
 /** The elements in row-major order; a view of `bytes` where type and alignment allow it. */
@@ -27,8 +29,11 @@ type Fail = (expected: string, got: string, at: number) => Error;
 
 const converters: { readonly [S in StoredDType]?: (bytes: Uint8Array, fail: Fail) => TypedArray } =
   {
-    F16: (bytes: Uint8Array) => fromBits(aligned(bytes, Uint16Array, 2), halfBits),
-    BF16: (bytes: Uint8Array) => fromBits(aligned(bytes, Uint16Array, 2), (h) => h << 16),
+    // An engine without Float16Array shows f16 as f32 too; others take the general way.
+    ...(dtypes.f16.array === dtypes.f32.array
+      ? { F16: (bytes: Uint8Array) => halfToFloat(aligned(bytes, Uint16Array, 2)) }
+      : {}),
+    BF16: (bytes: Uint8Array) => bfloat16ToFloat(aligned(bytes, Uint16Array, 2)),
     I16: (bytes: Uint8Array) => new Int32Array(aligned(bytes, Int16Array, 2)),
     U16: (bytes: Uint8Array) => new Int32Array(aligned(bytes, Uint16Array, 2)),
     F64: (bytes: Uint8Array, fail: Fail) => {
@@ -59,24 +64,3 @@ const converters: { readonly [S in StoredDType]?: (bytes: Uint8Array, fail: Fail
       return aligned(bytes, Uint8Array, 1);
     },
   };
-
-/** f32 from its bits, so that infinities and the payloads of NaNs survive. */
-function fromBits(source: Uint16Array, bitsOf: (half: number) => number): Float32Array {
-  const out = new Float32Array(source.length);
-  const bits = new Int32Array(out.buffer);
-  for (let i = 0; i < source.length; i++) bits[i] = bitsOf(source[i]);
-  return out;
-}
-
-/** The f32 with the value of an IEEE half. */
-function halfBits(half: number): number {
-  const sign = (half & 0x8000) << 16;
-  const exponent = (half >> 10) & 31;
-  const fraction = half & 1023;
-  if (exponent === 31) return sign | 0x7f800000 | (fraction << 13);
-  if (exponent > 0) return sign | ((exponent + 112) << 23) | (fraction << 13);
-  if (fraction === 0) return sign;
-  // A subnormal half is a normal f32: shift its leading bit out of the fraction.
-  const shift = Math.clz32(fraction) - 21;
-  return sign | ((113 - shift) << 23) | (((fraction << shift) & 1023) << 13);
-}

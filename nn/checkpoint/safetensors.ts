@@ -4,7 +4,7 @@
  * Reading is lazy: decoding allocates nothing for the data, and each `data()` is a view of the bytes where dtype and
  * alignment allow it. Bytes are little-endian, as is every machine that runs JavaScript.
  */
-import { type DType, dtypes, type TypedArray } from "../../core/dtype.ts";
+import { type DType, dtypes, type TypedArray, toStored } from "../../core/dtype.ts";
 import { ArgumentError, describe } from "../../core/errors.ts";
 import { type DeviceName, Tensor, uploadTensor } from "../../core/index.ts";
 import { formatShape, numel, type Shape } from "../../core/shape.ts";
@@ -130,8 +130,8 @@ export function writing(
 
 async function* chunksOf(header: Uint8Array, parts: readonly Part[]): AsyncGenerator<Uint8Array> {
   yield header;
-  for (const { read } of parts) {
-    const { buffer, byteOffset, byteLength } = await read();
+  for (const { dtype, read } of parts) {
+    const { buffer, byteOffset, byteLength } = toStored(dtype, await read());
     yield new Uint8Array(buffer, byteOffset, byteLength);
   }
 }
@@ -144,7 +144,7 @@ interface Part {
   readonly read: () => Promise<TypedArray> | TypedArray;
 }
 
-const order: readonly DType[] = ["f32", "u32", "i32", "i8", "u8", "bool"];
+const order: readonly DType[] = ["f32", "u32", "i32", "f16", "bf16", "i8", "u8", "bool"];
 
 function part(name: string, value: Storable): Part {
   checkText(name);
@@ -153,7 +153,7 @@ function part(name: string, value: Storable): Part {
   const { dtype, shape } = value;
   const bytes = numel(shape) * dtypes[dtype].bytes;
   if (!(value instanceof Tensor)) {
-    if (!(value.data instanceof dtypes[dtype].array) || value.data.byteLength !== bytes)
+    if (!(value.data instanceof dtypes[dtype].array) || value.data.length !== numel(shape))
       throw new ArgumentError(
         describe(
           `safetensors: ${quoted(name)}`,

@@ -9,7 +9,8 @@ import { ArgumentError, describe } from "../../core/errors.ts";
 import { defaultGenerator, type Generator, type Tensor } from "../../core/index.ts";
 import { formatShape } from "../../core/shape.ts";
 import type { Module } from "../module.ts";
-import type { Optimizer } from "../optim/index.ts";
+import type { LRScheduler, Optimizer, SchedulerState } from "../optim/index.ts";
+import { isSchedulerState } from "../optim/schedule.ts";
 import { openSafetensors, saveSafetensors } from "./files.ts";
 import { fault } from "./json.ts";
 import { distinctTensors, fill, matchNames, throwMisfits } from "./model.ts";
@@ -20,6 +21,7 @@ export interface TrainingParts {
   readonly model: Module;
   /** Its parameters must be the model's. */
   readonly optimizer: Optimizer;
+  readonly scheduler?: LRScheduler;
   /** Where dropout and shuffling draw from: the default generator unless given. */
   readonly generator?: Generator;
 }
@@ -32,6 +34,7 @@ interface Record1 {
   readonly generator: { readonly seed: number; readonly counter: number };
   /** The optimizer's parameters by name, in its order: its moments are numbered. */
   readonly parameters: readonly string[];
+  readonly scheduler?: SchedulerState;
   readonly extra?: Json;
 }
 
@@ -40,12 +43,19 @@ export async function saveTraining(
   path: string,
   state: TrainingParts & { readonly step: number; readonly extra?: Json },
 ): Promise<void> {
-  const { model, optimizer, generator = defaultGenerator, step, extra } = state;
+  const { model, optimizer, scheduler, generator = defaultGenerator, step, extra } = state;
   if (!isCount(step))
     throw new ArgumentError(describe("saveTraining", "step: an integer ≥ 0", `${step}`));
   const { seed, counter } = generator.state;
   const parameters = parameterNames(model, optimizer);
-  const record: Record1 = { version: 1, step, generator: { seed, counter }, parameters, extra };
+  const record: Record1 = {
+    version: 1,
+    step,
+    generator: { seed, counter },
+    parameters,
+    scheduler: scheduler?.stateDict(),
+    extra,
+  };
   const tensors = {
     ...prefixed("model.", distinctTensors(model)),
     ...prefixed("optimizer.", optimizer.stateDict()),
@@ -53,10 +63,10 @@ export async function saveTraining(
   await saveSafetensors(path, tensors, { format: "pt", [KEY]: JSON.stringify(record) });
 }
 
-/** Brings a fresh model, optimizer and generator to where the saved run was. Changes nothing when it throws. */
+/** Brings a fresh model, optimizer, scheduler and generator to where the saved run was. Changes nothing when it throws. */
 export async function loadTraining(
   path: string,
-  { model, optimizer, generator = defaultGenerator }: TrainingParts,
+  { model, optimizer, scheduler, generator = defaultGenerator }: TrainingParts,
 ): Promise<{ step: number; extra: Json | undefined }> {
   await using file = await openSafetensors(path);
   const record = parseRecord(path, file.metadata.get(KEY));
@@ -68,6 +78,16 @@ export async function loadTraining(
       list(names),
       "pass the parameters in the same order as in the saved run",
     );
+  const { scheduler: schedule } = record;
+  if ((schedule !== undefined) !== (scheduler !== undefined))
+    throw fault(
+      path,
+      `${scheduler ? "the" : "no"} state of a scheduler`,
+      schedule ? "one" : "none",
+      "save and load with the same parts",
+    );
+  if (schedule !== undefined && !isSchedulerState(schedule, optimizer.groups.length))
+    throw fault(path, "a scheduler's step and base rates", JSON.stringify(schedule));
   const matches = [
     matchNames(model.namedTensors(), file, "model."),
     matchNames(optimizer.stateCells(), file, "optimizer."),
@@ -78,6 +98,7 @@ export async function loadTraining(
     matches.flatMap((m) => m.pairs),
   );
   generator.state = record.generator;
+  if (schedule) scheduler!.loadStateDict(schedule);
   return { step: record.step, extra: record.extra };
 }
 

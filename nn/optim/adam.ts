@@ -41,7 +41,7 @@ export class Adam extends Optimizer<Complete> {
       checkFraction(new.target.name, "betas[0]", betas[0]);
       checkFraction(new.target.name, "betas[1]", betas[1]);
     }
-    const like = (p: Tensor) => zeros(p.shape, { device: p.device });
+    const like = (p: Tensor) => zeros(p.shape, { dtype: p.dtype, device: p.device });
     this.mean = this.params.map(like);
     this.square = this.params.map(like);
   }
@@ -58,10 +58,13 @@ export class Adam extends Optimizer<Complete> {
     const rate = lr.div(correction1);
     const keep = lr.mul(-weightDecay).add(1); // 1 − lr · weightDecay
     return (p: Tensor, grad: Tensor, i: number) => {
-      const g = weightDecay > 0 && !this.decoupled ? grad.add(p.mul(weightDecay)) : grad;
-      const m = this.mean[i].mul(beta1).add(g.mul(1 - beta1));
-      const v = this.square[i].mul(beta2).add(g.mul(g).mul(1 - beta2));
-      const kept = weightDecay > 0 && this.decoupled ? p.mul(keep) : p;
+      // Halves are updated in f32; assigning rounds them, once.
+      const [w, raw] = [p.float(), grad.float()];
+      const g = weightDecay > 0 && !this.decoupled ? raw.add(w.mul(weightDecay)) : raw;
+      const [before, squareBefore] = [this.mean[i].float(), this.square[i].float()];
+      const m = before.mul(beta1).add(g.mul(1 - beta1));
+      const v = squareBefore.mul(beta2).add(g.mul(g).mul(1 - beta2));
+      const kept = weightDecay > 0 && this.decoupled ? w.mul(keep) : w;
       const denominator = v.div(elementOf(correction2, i)).sqrt().add(eps);
       p.assign(kept.sub(m.mul(elementOf(rate, i)).div(denominator)));
       this.mean[i].assign(m);

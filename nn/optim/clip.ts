@@ -11,7 +11,8 @@ export function clipGradNorm(params: Iterable<Tensor>, maxNorm: number): Tensor 
       throw new ArgumentError(
         describe("clipGradNorm", "parameters with gradients", "none", "call loss.backward() first"),
       );
-    const squares = withGrad.map((p) => p.grad!.mul(p.grad!).sum());
+    // In f32 also for halves, whose squares would overflow.
+    const squares = withGrad.map((p) => p.grad!.float().square().sum());
     const norm = squares.reduce((a, b) => a.add(b)).sqrt();
     // The same small constant as PyTorch's, against a zero norm.
     const scale = norm.add(1e-6).reciprocal().mul(maxNorm).clamp(null, 1);

@@ -2,5 +2,17 @@
 export { Adam, type AdamOptions, AdamW } from "./adam.ts";
 export { clipGradNorm } from "./clip.ts";
 export { Optimizer, type ParamGroup } from "./optimizer.ts";
-export { type WarmupCosineOptions, warmupCosine } from "./schedule.ts";
+export {
+  ConstantLR,
+  CosineAnnealingLR,
+  ExponentialLR,
+  LambdaLR,
+  LinearLR,
+  LRScheduler,
+  type SchedulerState,
+  StepLR,
+  WarmupCosineLR,
+  type WarmupCosineOptions,
+  warmupCosine,
+} from "./schedule.ts";
 export { SGD, type SgdOptions } from "./sgd.ts";

@@ -70,6 +70,24 @@ export abstract class Optimizer<O extends { readonly lr: number } = { readonly l
     }
   }
 
+  /**
+   * Forgets the gradients; until then each `backward` adds to them. So k micro-batches make one large batch, in one compiled
+   * call or in several:
+   *
+   *     const accumulate = compile((x: Tensor, y: Tensor) => {
+   *       const loss = nn.mseLoss(model.forward(x), y).div(k); // the mean over the whole batch
+   *       loss.backward();
+   *       return loss;
+   *     });
+   *     const update = compile(() => {
+   *       adamw.step();
+   *       adamw.zeroGrad();
+   *     });
+   *     for (const batch of batches) {
+   *       for (const { x, y } of batch.micro) accumulate(x, y);
+   *       update();
+   *     }
+   */
   zeroGrad(): void {
     for (const p of this.params) p.grad = null;
   }

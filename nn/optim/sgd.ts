@@ -37,7 +37,7 @@ export class SGD extends Optimizer<Complete> {
             `${momentum}, ${dampening}`,
           ),
         );
-    const like = (p: Tensor) => zeros(p.shape, { device: p.device });
+    const like = (p: Tensor) => zeros(p.shape, { dtype: p.dtype, device: p.device });
     this.velocity = groups.some((o) => o.momentum > 0) ? this.params.map(like) : [];
   }
 
@@ -50,14 +50,19 @@ export class SGD extends Optimizer<Complete> {
     // The first step takes the whole gradient, whatever the dampening.
     const share = dampening > 0 ? where(count.eq(1), 1, 1 - dampening) : null;
     return (p: Tensor, grad: Tensor, i: number) => {
-      let g = maximize ? grad.neg() : grad;
-      if (weightDecay > 0) g = g.add(p.mul(weightDecay));
+      // Halves are updated in f32; assigning rounds them, once.
+      const w = p.float();
+      let g = maximize ? grad.float().neg() : grad.float();
+      if (weightDecay > 0) g = g.add(w.mul(weightDecay));
       if (momentum > 0) {
-        const v = this.velocity[i].mul(momentum).add(share ? g.mul(elementOf(share, i)) : g);
+        const v = this.velocity[i]
+          .float()
+          .mul(momentum)
+          .add(share ? g.mul(elementOf(share, i)) : g);
         this.velocity[i].assign(v);
         g = nesterov ? g.add(v.mul(momentum)) : v;
       }
-      p.assign(p.sub(g.mul(lr)));
+      p.assign(w.sub(g.mul(lr)));
     };
   }
 }

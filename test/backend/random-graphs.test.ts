@@ -9,7 +9,13 @@ import * as g from "../../core/graph/build.ts";
 import type { Node } from "../../core/graph/node.ts";
 import { placeholder } from "../../core/graph/primitives.ts";
 import { compareOnRandomGraphs, runGraph } from "../support/differential.ts";
-import { difference, randomGradientGraph, randomStateGraph } from "../support/graphs.ts";
+import {
+  difference,
+  randomGradientGraph,
+  randomHalfGradientGraph,
+  randomHalfGraph,
+  randomStateGraph,
+} from "../support/graphs.ts";
 import { InterpretedBackend } from "../support/interpreted.ts";
 
 const first = Number(process.env.HINODE_SEED ?? Date.now() % 1_000_000_000);
@@ -37,6 +43,14 @@ describe("random graphs", () => {
   test("and with state that is overwritten in place", () => {
     compareOnRandomGraphs(new WasmBackend(), first, first + 300, 14, randomStateGraph);
     compareOnRandomGraphs(new WasmBackend(), first + 300, first + 350, 40, randomStateGraph);
+  });
+
+  test("and with halves, with gradients and without", () => {
+    const wasm = new WasmBackend();
+    compareOnRandomGraphs(wasm, first, first + 240, 14, randomHalfGraph);
+    compareOnRandomGraphs(wasm, first + 240, first + 270, 40, randomHalfGraph);
+    compareOnRandomGraphs(wasm, first, first + 150, 12, randomHalfGradientGraph);
+    compareOnRandomGraphs(new InterpretedBackend(), first, first + 60, 12, randomHalfGraph);
   });
 
   test("without fused multiply-add", () => {

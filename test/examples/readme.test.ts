@@ -1,4 +1,7 @@
-/** @file The README's code runs: all its TypeScript blocks, one after the other, as one program. */
+/**
+ * @file The README's code runs: all its TypeScript blocks, one after the other, as one program. It prints what the
+ * comments behind its lines promise after an arrow.
+ */
 import { spawnSync } from "node:child_process";
 import { mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join, resolve } from "node:path";
@@ -18,6 +21,9 @@ test("the tour in README.md runs as it stands", () => {
     const run = spawnSync(process.execPath, ["--conditions=source", file], { encoding: "utf8" });
     expect(run.stderr).toBe("");
     expect(run.status).toBe(0);
+    const promised = [...blocks.join("\n").matchAll(/\/\/.*→ (.*)$/gm)].map((m) => m[1]);
+    expect(promised.length).toBeGreaterThan(0);
+    for (const text of promised) expect(run.stdout).toContain(text);
   } finally {
     rmSync(file);
   }

@@ -183,14 +183,13 @@ function evaluateIndex(e: Expr, env: Env): Index[] {
 
 function index(x: Value, at: Index[]): Value {
   if (Array.isArray(x)) return x.at(at[0] as number);
-  const tensors = at.filter((i) => i instanceof Tensor);
-  if (tensors.some((i) => i.dtype === "bool")) throw new NotCovered("index by a mask");
   const ours = at.map((i) => {
     if (i === null || typeof i !== "object" || i instanceof Tensor) return i;
     const [start, stop, step] = i.slice;
     return { start, stop, step };
   });
-  return x.index(...ours);
+  const masked = at.some((i) => i instanceof Tensor && i.dtype === "bool");
+  return masked ? x.maskedIndex(...ours) : x.index(...ours);
 }
 
 // ---- derivatives

@@ -83,7 +83,6 @@ torch.triu(input, diagonal) = triu(input, diagonal)
 torch.outer(input, other) = outer(input, other)
 torch.trace(input) = trace(input)
 torch.diagonal(input, offset, dim1, dim2) = diagonal(input, offset, dim1, dim2)
-torch.repeat_interleave(input, repeats, dim) = repeatInterleave(input, repeats, dim)
 torch.cumsum(input, dim) = cumsum(input, dim)
 torch.cumprod(input, dim) = cumprod(input, dim)
 torch.logcumsumexp(input, dim) = logcumsumexp(input, dim)
@@ -125,21 +124,25 @@ torch.nn.functional.scaled_dot_product_attention(query, key, value, attn_mask, d
 torch.nn.functional.linear(input, weight, bias) = linear(input, weight, bias)
 torch.nn.functional.conv1d(input, weight, bias, stride, padding, dilation, groups) = conv1d(input, weight, bias, {stride, padding, dilation, groups})
 torch.nn.functional.conv_transpose1d(input, weight, bias, stride, padding, output_padding, groups, dilation) = convTranspose1d(input, weight, bias, {stride, padding, output_padding, groups, dilation})
-torch.nn.functional.max_pool1d(input, kernel_size, stride, padding, dilation, ceil_mode) = maxPool1d(input, kernel_size, {stride, padding, dilation, ceil_mode})
+torch.nn.functional.max_pool1d(input, kernel_size, stride, padding, dilation, ceil_mode, return_indices) = maxPool1d(input, kernel_size, {stride, padding, dilation, ceil_mode, return_indices})
+torch.nn.functional.max_unpool1d(input, indices, kernel_size, stride, padding, output_size) = maxUnpool1d(input, indices, kernel_size, {stride, padding, output_size})
 torch.nn.functional.avg_pool1d(input, kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override) = avgPool1d(input, kernel_size, {stride, padding, ceil_mode, count_include_pad, divisor_override})
 torch.nn.functional.conv2d(input, weight, bias, stride, padding, dilation, groups) = conv2d(input, weight, bias, {stride, padding, dilation, groups})
 torch.nn.functional.conv_transpose2d(input, weight, bias, stride, padding, output_padding, groups, dilation) = convTranspose2d(input, weight, bias, {stride, padding, output_padding, groups, dilation})
-torch.nn.functional.max_pool2d(input, kernel_size, stride, padding, dilation, ceil_mode) = maxPool2d(input, kernel_size, {stride, padding, dilation, ceil_mode})
+torch.nn.functional.max_pool2d(input, kernel_size, stride, padding, dilation, ceil_mode, return_indices) = maxPool2d(input, kernel_size, {stride, padding, dilation, ceil_mode, return_indices})
+torch.nn.functional.max_unpool2d(input, indices, kernel_size, stride, padding, output_size) = maxUnpool2d(input, indices, kernel_size, {stride, padding, output_size})
 torch.nn.functional.avg_pool2d(input, kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override) = avgPool2d(input, kernel_size, {stride, padding, ceil_mode, count_include_pad, divisor_override})
 torch.nn.functional.conv3d(input, weight, bias, stride, padding, dilation, groups) = conv3d(input, weight, bias, {stride, padding, dilation, groups})
 torch.nn.functional.conv_transpose3d(input, weight, bias, stride, padding, output_padding, groups, dilation) = convTranspose3d(input, weight, bias, {stride, padding, output_padding, groups, dilation})
-torch.nn.functional.max_pool3d(input, kernel_size, stride, padding, dilation, ceil_mode) = maxPool3d(input, kernel_size, {stride, padding, dilation, ceil_mode})
+torch.nn.functional.max_pool3d(input, kernel_size, stride, padding, dilation, ceil_mode, return_indices) = maxPool3d(input, kernel_size, {stride, padding, dilation, ceil_mode, return_indices})
+torch.nn.functional.max_unpool3d(input, indices, kernel_size, stride, padding, output_size) = maxUnpool3d(input, indices, kernel_size, {stride, padding, output_size})
 torch.nn.functional.avg_pool3d(input, kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override) = avgPool3d(input, kernel_size, {stride, padding, ceil_mode, count_include_pad, divisor_override})
 torch.nn.functional.adaptive_avg_pool1d(input, output_size) = adaptiveAvgPool1d(input, output_size)
 torch.nn.functional.adaptive_max_pool1d(input, output_size) = adaptiveMaxPool1d(input, output_size)
 torch.nn.functional.adaptive_avg_pool2d(input, output_size) = adaptiveAvgPool2d(input, output_size)
 torch.nn.functional.adaptive_max_pool2d(input, output_size) = adaptiveMaxPool2d(input, output_size)
 torch.nn.functional.glu(input, dim) = glu(input, dim)
+torch.nn.functional.interpolate(input, size, scale_factor, mode, align_corners, recompute_scale_factor, antialias) = interpolate(input, {size, scale_factor, mode, align_corners, recompute_scale_factor, antialias})
 torch.nn.functional.one_hot(input, num_classes) = oneHot(input, num_classes)
 
 torch.logit(input, eps) = logit(input, eps)
@@ -153,10 +156,10 @@ torch.take(input, index) = take(input, index)
 torch.index_copy(input, dim, index, source) = indexCopy(input, dim, index, source)
 torch.index_fill(input, dim, index, value) = indexFill(input, dim, index, value)
 torch.index_put(input, indices, values, accumulate) = indexPut(input, indices, values, {accumulate})
+torch.masked_select(input, mask) = maskedSelect(input, mask)
 torch.scatter(input, dim, index, src) = scatter(input, dim, index, src)
 torch.scatter_reduce(input, dim, index, src, reduce, include_self) = scatterReduce(input, dim, index, src, reduce, {include_self})
 torch.isin(elements, test) = isin(elements, test)
-torch.bincount(input, weights, minlength) = bincount(input, weights, minlength)
 torch.histc(input, bins, min, max) = histc(input, bins, min, max)
 torch.diag(input, diagonal) = diag(input, diagonal)
 torch.diag_embed(input, offset, dim1, dim2) = diagEmbed(input, offset, dim1, dim2)
@@ -301,6 +304,21 @@ const special: Record<string, (args: Value[], kwargs: Record<string, Value>) => 
   "torch.kthvalue": ([x], { k, dim, keepdim }) => valuesAndIndices("kthvalue", x, k, dim, keepdim),
   "torch.median": ([x], { dim, keepdim }) =>
     dim === undefined ? exported("median")(x) : valuesAndIndices("median", x, dim, keepdim),
+  // Where the shape depends on the data: ours is a promise, or is told the size.
+  "torch.nonzero": ([x]) => exported("nonzero")(x),
+  "torch.unique": async ([x]) => {
+    const { values, inverse, counts } = await exported("unique")(x);
+    return [values, inverse, counts];
+  },
+  "torch.bincount": async ([x], { weights, minlength = 0 }) => {
+    const length = Number(await x.amax().item()) + 1;
+    return exported("bincount")(x, weights, Math.max(length, minlength));
+  },
+  "torch.repeat_interleave": ([x, repeats], { dim }) => {
+    const of = (outputSize?: Value) =>
+      exported("repeatInterleave")(x, repeats, dim, { outputSize });
+    return repeats instanceof Tensor ? repeats.sum().item().then(of) : of();
+  },
   "torch.cartesian_prod": (args) => exported("cartesianProd")(...args),
   "torch.block_diag": (args) => exported("blockDiag")(...args),
   "torch.Tensor.masked_scatter": ([x, mask, source]) => exported("maskedScatter")(x, mask, source),
@@ -380,8 +398,8 @@ export function callFunction(name: string, args: Value[], kwargs: Record<string,
   for (const [parameter, value] of Object.entries(named))
     if (!row.parameters.includes(parameter) && value !== null)
       throw new NotCovered(`${row.ours}(${parameter})`);
-  checkSupported(row, named);
-  return exported(row.ours)(...ourArguments(row, named));
+  const result = exported(row.ours)(...ourArguments(row, named));
+  return result?.values instanceof Tensor ? [result.values, result.indices] : result;
 }
 
 function ourArguments(row: Row, named: Record<string, Value>): Value[] {
@@ -394,14 +412,6 @@ function ourArguments(row: Row, named: Record<string, Value>): Value[] {
   });
   while (args.length && args.at(-1) === undefined) args.pop();
   return args;
-}
-
-/** Values that a parameter has in PyTorch but not here. */
-function checkSupported(row: Row, named: Record<string, Value>): void {
-  if (row.ours === "bincount" && named.minlength === undefined)
-    throw new NotCovered("bincount(length of the data)");
-  if (row.ours === "repeatInterleave" && named.repeats instanceof Tensor)
-    throw new NotCovered("repeatInterleave(tensor)");
 }
 
 /** `reshape(2, 3)` and `reshape((2, 3))` mean the same. */

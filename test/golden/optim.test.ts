@@ -1,14 +1,12 @@
 /** @file Optimizers against PyTorch's trajectories: fed with the recorded gradients, and together with backward. */
-import { readFileSync } from "node:fs";
-import { join } from "node:path";
 import { init, type Tensor, tensor } from "hinode";
 import { optim, parameter } from "hinode/nn";
 import { beforeAll, describe, expect, test } from "vitest";
 import { difference } from "../support/close.ts";
 import { devices } from "../support/devices.ts";
 import { readSafetensors } from "../support/safetensors.ts";
+import { fixture } from "./files.ts";
 
-const folder = join(import.meta.dirname, "data");
 interface OptimCase {
   readonly id: string;
   readonly kwargs: Kwargs;
@@ -44,8 +42,8 @@ interface OptimFile {
   };
 }
 
-const { cases, problem }: OptimFile = JSON.parse(readFileSync(join(folder, "optim.json"), "utf8"));
-const store = readSafetensors(join(folder, "optim.safetensors"));
+const { cases, problem }: OptimFile = JSON.parse(new TextDecoder().decode(fixture("optim.json")));
+const store = readSafetensors(fixture("optim.safetensors"));
 
 const load = (key: string): Tensor => {
   const { data, shape } = store.get(key)!;

@@ -164,6 +164,22 @@ describe("rejects", () => {
     ["a store to an input", [{ ...(store(p) as object), buffer: 0 } as Stmt], /only read/],
     ["an unknown buffer", [{ ...(store(p) as object), buffer: 9 } as Stmt], /no buffer buf9/],
     ["an unknown scalar", [store(p, { k: "scalar", dtype: "f32", slot: 1 })], /no scalar/],
+    [
+      "arithmetic on halves",
+      [
+        {
+          k: "let",
+          name: "h",
+          value: op("add", "f16", constValue("f16", 1), constValue("f16", 2)),
+        },
+      ],
+      /add\(f16, f16\) → f16: halves are computed with in f32/,
+    ],
+    [
+      "a sum of halves",
+      [{ k: "acc", name: "h", dtype: "bf16", combine: "sum" }],
+      /an accumulator of bf16: halves are summed in f32/,
+    ],
     ["an update of a let", [{ k: "let", name: "s", value: load(p) }, update], /not an accumulator/],
     [
       "times on a maximum",

@@ -1,7 +1,27 @@
-import { compile, grad, init, manualSeed, randn, type Tensor, tensor } from "hinode";
-import { AveragePoolConnector, captioner, Mm1, PatchEmbedding } from "hinode/models";
-import { optim } from "hinode/nn";
-import { beforeAll, describe, expect, test } from "vitest";
+import { mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import {
+  CheckpointError,
+  compile,
+  grad,
+  init,
+  manualSeed,
+  randn,
+  type Tensor,
+  tensor,
+} from "hinode";
+import {
+  AveragePoolConnector,
+  BpeTokenizer,
+  captioner,
+  loadMm1,
+  Mm1,
+  PatchEmbedding,
+  saveMm1,
+} from "hinode/models";
+import { optim, saveModel } from "hinode/nn";
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { difference } from "../support/close.ts";
 import { devices } from "../support/devices.ts";
 
@@ -10,6 +30,9 @@ const config = {
   grid: 2,
   language: { vocabulary: 9, width: 8, depth: 1, heads: 2, hidden: 12 },
 };
+const folder = mkdtempSync(join(tmpdir(), "hinode-mm1-"));
+afterAll(() => rmSync(folder, { recursive: true, force: true }));
+
 const ids = (rows: number[][]) => tensor(rows, { dtype: "i32" });
 
 describe.each(devices)("MM1 on %s", (device) => {
@@ -71,6 +94,31 @@ describe.each(devices)("MM1 on %s", (device) => {
     expect(difference(a.slice(2 * V), b.slice(2 * V), { rtol: 0, atol: 1e-6 })).not.toBeNull();
   });
 
+  test("one image stands before every text", async () => {
+    const model = new Mm1(config);
+    const image = randn([1, 3, 8, 8]);
+    const texts = ids([[1, 4, 5], [1, 6, 7]]); // biome-ignore format: rows
+    const one = await model.forward(image, texts).data();
+    const two = await model.forward(image.expand([2, 3, 8, 8]), texts).data();
+    expect(difference(one, two, { rtol: 1e-5, atol: 1e-6 })).toBeNull();
+  });
+
+  test("a file holds all that captioning needs", async () => {
+    const tokenizer = BpeTokenizer.train(["red apple"], { vocabSize: 270, minFrequency: 1 });
+    const vocabulary = tokenizer.vocabularySize;
+    const model = new Mm1({ ...config, language: { ...config.language, vocabulary } });
+    const path = join(folder, `${device}.safetensors`);
+    await saveMm1(path, model, tokenizer);
+    const loaded = await loadMm1(path);
+    expect(loaded.model.config).toEqual(model.config);
+    expect(loaded.model.training).toBe(false);
+    expect(loaded.tokenizer.encode("red pear")).toEqual(tokenizer.encode("red pear"));
+    const images = randn([2, 3, 8, 8]);
+    const text = ids([[1, 4, 5], [1, 6, 7]]); // biome-ignore format: rows
+    const scores = (of: Mm1) => of.forward(images, text).data();
+    expect(await scores(loaded.model)).toEqual(await scores(model));
+  });
+
   test("padding has no loss", async () => {
     const model = new Mm1(config);
     const images = randn([2, 3, 8, 8]);
@@ -98,4 +146,31 @@ describe.each(devices)("MM1 on %s", (device) => {
     const caption = captioner(model, { bos: 1, eos: 2, pad: 0, maxTokens: 4 });
     expect(await caption(images)).toEqual([[4, 5], [6]]);
   });
+});
+
+test("files that are no MM1, or contradict themselves, are refused", async () => {
+  await init({ device: "wasm" });
+  const path = join(folder, "other.safetensors");
+  const model = new Mm1(config);
+  const tokenizer = BpeTokenizer.train(["a"], { vocabSize: 260 });
+  const metadata = (config: unknown, tokenizer: unknown) => ({
+    "mm1.config": JSON.stringify(config),
+    "mm1.tokenizer": JSON.stringify(tokenizer),
+  });
+  const sized = { ...config, language: { ...config.language, vocabulary: 260 } };
+  const cases: [Record<string, string>, RegExp][] = [
+    [{}, /metadata "mm1.config", got none.*saveMm1/s],
+    [{ "mm1.config": "{" }, /JSON as "mm1.config"/],
+    [metadata({ ...config, grid: -1 }, tokenizer), /sizes of a vision and a language model/],
+    [metadata({ ...config, vision: null }, tokenizer), /sizes/],
+    [metadata(config, { model: 3 }), /a tokenizer, got BpeTokenizer: expected a model/],
+    [metadata(config, tokenizer), /a tokenizer of 9 tokens, got 260/],
+    [metadata(sized, tokenizer), /language.tokens.weight: expected f32\[260, 8\], got F32\[9, 8\]/],
+  ];
+  for (const [notes, message] of cases) {
+    await saveModel(path, model, notes);
+    const failure = await loadMm1(path).catch((error: unknown) => error);
+    expect(failure).toBeInstanceOf(CheckpointError);
+    expect((failure as Error).message).toMatch(message);
+  }
 });

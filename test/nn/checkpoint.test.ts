@@ -64,6 +64,16 @@ const samples: Record<string, HostTensor> = {
     shape: [2, 4],
     data: new Float32Array([NaN, Infinity, -Infinity, -0, 0, 1e-45, -3.4028235e38, 0.1]),
   },
+  f16: {
+    dtype: "f16",
+    shape: [7],
+    data: new Float16Array([NaN, Infinity, -Infinity, -0, 2 ** -24, 65504, 0.1]),
+  },
+  bf16: {
+    dtype: "bf16",
+    shape: [7, 1],
+    data: new Float32Array([NaN, Infinity, -Infinity, -0, 2 ** -133, -3.3895313892515355e38, 1.5]),
+  },
   i: { dtype: "i32", shape: [3], data: new Int32Array([-(2 ** 31), 2 ** 31 - 1, -1]) },
   u: { dtype: "u32", shape: [1, 2], data: new Uint32Array([0, 2 ** 32 - 1]) },
   i8: { dtype: "i8", shape: [3], data: new Int8Array([-128, 127, -1]) },
@@ -127,7 +137,7 @@ describe.each(devices)("round trips on %s", (device) => {
     expect(opened.entries.get("i")).toMatchObject({ stored: "I32", dtype: "i32", shape: [3] });
     expect(await (await opened.tensor("i")).tolist()).toEqual([-(2 ** 31), 2 ** 31 - 1, -1]);
     expect([...(await opened.read("u")).data()]).toEqual([0, 2 ** 32 - 1]);
-    await expect(opened.read("none")).rejects.toThrow(/one of its 11 tensors, got "none"/);
+    await expect(opened.read("none")).rejects.toThrow(/one of its 13 tensors, got "none"/);
   });
 
   test("the file has the values of the call, whatever training does meanwhile", async () => {
@@ -173,6 +183,26 @@ describe.each(devices)("round trips on %s", (device) => {
     await loadModel(path, new Tied(), { prefix: "m." });
   });
 
+  test("halves are stored as such; an f32 model reads them exactly, the other way is refused", async () => {
+    for (const dtype of ["f16", "bf16"] as const) {
+      const half = new Linear(3, 2).to(dtype);
+      const path = fresh();
+      await saveModel(path, half);
+      await using opened = await openSafetensors(path);
+      const { stored, begin, end } = opened.entries.get("weight")!;
+      expect([stored, end - begin]).toEqual([dtype.toUpperCase(), 12]);
+      const [again, wide] = [new Linear(3, 2).to(dtype), new Linear(3, 2)];
+      await loadModel(path, again);
+      await loadModel(path, wide);
+      expect([again.weight.dtype, wide.weight.dtype]).toEqual([dtype, "f32"]);
+      const want = [...(await half.weight.data())];
+      expect([...(await again.weight.data())]).toEqual(want);
+      expect([...(await wide.weight.data())]).toEqual(want);
+      await saveModel(path, wide);
+      await expect(loadModel(path, again)).rejects.toThrow(/weight: expected b?f16.*got F32/);
+    }
+  });
+
   test("what does not fit a model is listed in one error, and nothing changes", async () => {
     const path = fresh();
     const model = new Linear(2, 3);
@@ -209,7 +239,13 @@ describe("files of the reference implementation", () => {
     expect(Object.fromEntries(decoded.metadata)).toEqual(metadata);
     expect([...decoded.tensors.keys()].sort()).toEqual(Object.keys(values).sort());
     const loaded = await loadSafetensors(path);
-    const as: Record<string, DType> = { float: "f32", bool: "bool", uint8: "u8", int8: "i8" };
+    const as: Record<string, DType> = {
+      float16: "f16",
+      bfloat16: "bf16",
+      bool: "bool",
+      uint8: "u8",
+      int8: "i8",
+    };
     for (const [name, want] of Object.entries<{ dtype: string; shape: number[]; values: number[] }>(
       values,
     )) {
@@ -226,7 +262,7 @@ describe("files of the reference implementation", () => {
     const path = join(golden, `${name}.safetensors`);
     const bytes = readFileSync(path);
     const { tensors, metadata } = decodeSafetensors(bytes);
-    const want = readSafetensors(path);
+    const want = readSafetensors(bytes);
     expect(tensors.size).toBe(want.size);
     const host: [string, HostTensor][] = [];
     for (const [key, { shape, data }] of want) {

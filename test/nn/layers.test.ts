@@ -3,8 +3,10 @@ import {
   Dropout,
   Embedding,
   init as initial,
+  LayerNorm,
   Linear,
   MultiheadAttention,
+  RMSNorm,
   rotate,
   SwiGLU,
 } from "hinode/nn";
@@ -49,6 +51,21 @@ describe.each(devices)("layers on %s", (device) => {
     await expect(embedding.forward(tensor([5], { dtype: "i32" })).data()).rejects.toThrow(/5/);
   });
 
+  test("norms over several axes, and without weights", async () => {
+    const x = randn([2, 3, 4]);
+    const whole = new LayerNorm([3, 4]);
+    expect(whole.weight!.shape).toEqual([3, 4]);
+    const plain = new LayerNorm([3, 4], { elementwiseAffine: false });
+    expect(plain.parameters()).toEqual([]);
+    expect(await plain.forward(x).data()).toEqual(await whole.forward(x).data());
+    const of = (y: Tensor) => y.select(0, 0);
+    expect(await of(plain.forward(x)).mean().item()).toBeCloseTo(0, 5);
+    expect(new LayerNorm(4, { bias: false }).parameters().length).toBe(1);
+    const rms = new RMSNorm([3, 4], { elementwiseAffine: false });
+    expect(await of(rms.forward(x)).square().mean().item()).toBeCloseTo(1, 3);
+    expect(String(rms)).toBe("RMSNorm([3, 4], eps=0.000001)");
+  });
+
   test("Dropout keeps the mean while training and is the identity in evaluation", async () => {
     const dropout = new Dropout(0.25);
     const y = await dropout.forward(ones([10_000])).data();
@@ -73,7 +90,7 @@ describe.each(devices)("layers on %s", (device) => {
     const d = D / H;
     const attention = new MultiheadAttention(D, H);
     const x = randn([B, T, D]);
-    const qkv = (await attention.qkv.forward(x).tolist()) as number[][][];
+    const qkv = (await attention.qkv!.forward(x).tolist()) as number[][][];
     const rows: number[] = [];
     for (let b = 0; b < B; b++)
       for (let t = 0; t < T; t++) {

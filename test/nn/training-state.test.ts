@@ -157,6 +157,51 @@ describe.each(devices)("resuming on %s", (device) => {
     expect(defaultGenerator.state).toEqual(before);
   });
 
+  test("a scheduler is saved and restored: the same rates, the same bits", async () => {
+    const begin = (seed: number) => {
+      const run = start(makers.AdamW, true, seed);
+      const scheduler = new optim.WarmupCosineLR(run.optimizer, { steps: 12, warmup: 3 });
+      return { ...run, scheduler, parts: { model: run.net, optimizer: run.optimizer, scheduler } };
+    };
+    const go = async (
+      { net, run, scheduler }: ReturnType<typeof begin>,
+      from: number,
+      to: number,
+    ) => {
+      for (let i = from; i < to; i++) {
+        run(randn([4, 6]), rand([4, 3]));
+        scheduler.step();
+      }
+      return [...(await net.first.weight.data()), ...scheduler.getLastLr()];
+    };
+    const file = path("scheduler", 0);
+    const whole = begin(1);
+    await go(whole, 0, 5);
+    await saveTraining(file, { ...whole.parts, step: 5 });
+    const want = await go(whole, 5, 10);
+    const resumed = begin(2);
+    await loadTraining(file, resumed.parts);
+    expect(resumed.scheduler.stateDict()).toEqual({ step: 5, baseRates: [0.01, 0.02] });
+    expect(await go(resumed, 5, 10)).toEqual(want);
+    // Parts that do not match are named, and nothing changes.
+    const { scheduler: _, ...without } = resumed.parts;
+    await expect(loadTraining(file, without)).rejects.toThrow(
+      /no state of a scheduler, got one.*the same parts/s,
+    );
+    await saveTraining(file, { ...without, step: 1 });
+    await expect(loadTraining(file, resumed.parts)).rejects.toThrow(/the state .*, got none/);
+    const bad = { step: 1, baseRates: [0.5] };
+    const parameters = ["first.weight", "second.weight", "first.bias", "second.bias"];
+    const record = { version: 1, step: 1, generator: { seed: 1, counter: 2 }, parameters };
+    await saveSafetensors(
+      file,
+      {},
+      { "hinode.training": JSON.stringify({ ...record, scheduler: bad }) },
+    );
+    await expect(loadTraining(file, resumed.parts)).rejects.toThrow(/step and base rates/);
+    expect(resumed.scheduler.stateDict().step).toBe(10);
+  });
+
   test("what does not fit is an error, and then nothing changes", async () => {
     const file = path("misfit", 0);
     const { net, optimizer } = start(makers.AdamW, false, 1);

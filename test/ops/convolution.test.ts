@@ -1,7 +1,7 @@
 import fc from "fast-check";
 import { expect, test } from "vitest";
 import * as h from "../../core/index.ts";
-import { onEachDevice } from "../support/devices.ts";
+import { numRuns, onEachDevice } from "../support/devices.ts";
 
 /** A convolution by its definition, one window at a time. */
 function naive(
@@ -81,7 +81,7 @@ onEachDevice("convolution and pooling", () => {
           });
         },
       ),
-      { numRuns: 25 },
+      numRuns(25),
     );
   });
 
@@ -102,7 +102,7 @@ onEachDevice("convolution and pooling", () => {
           expect(Math.abs(Number(await dw.mul(w).sum().item()) - value)).toBeLessThan(tolerance);
         },
       ),
-      { numRuns: 15 },
+      numRuns(15),
     );
   });
 

@@ -3,7 +3,7 @@ import * as h from "hinode";
 import { ArgumentError, type DType, DTypeError, ShapeError, tensor } from "hinode";
 import { describe, expect, test } from "vitest";
 import { difference } from "../support/close.ts";
-import { onEachDevice } from "../support/devices.ts";
+import { numRuns, onEachDevice } from "../support/devices.ts";
 import { arrays, expectTensor, make, values } from "./support.ts";
 
 onEachDevice("creation", (device) => {
@@ -140,7 +140,7 @@ onEachDevice("creation", (device) => {
             expect(difference(got, want, { rtol: 1e-6, atol: 1e-6 })).toBeNull();
           },
         ),
-        { numRuns: 20 },
+        numRuns(20),
       );
       expect(await h.linspace(3, 9, 1).tolist()).toEqual([3]);
       expect(h.linspace(0, 1, 0).shape).toEqual([0]);

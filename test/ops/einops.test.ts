@@ -2,7 +2,7 @@ import fc from "fast-check";
 import * as h from "hinode";
 import { einops, tensor } from "hinode";
 import { describe, expect, test } from "vitest";
-import { onEachDevice } from "../support/devices.ts";
+import { numRuns, onEachDevice } from "../support/devices.ts";
 import {
   at,
   build,
@@ -67,7 +67,7 @@ onEachDevice("einops", () => {
           data: array.data,
         });
       }),
-      { numRuns: 40 },
+      numRuns(40),
     );
   });
 

@@ -2,7 +2,7 @@ import fc from "fast-check";
 import * as h from "hinode";
 import { tensor } from "hinode";
 import { expect, test } from "vitest";
-import { onEachDevice } from "../support/devices.ts";
+import { numRuns, onEachDevice } from "../support/devices.ts";
 import {
   arrays,
   at,
@@ -76,7 +76,7 @@ onEachDevice("einsum", () => {
           { rtol: 1e-4, atol: 1e-3 },
         ),
       ),
-      { numRuns: 60 },
+      numRuns(60),
     );
   });
 

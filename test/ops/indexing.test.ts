@@ -2,7 +2,7 @@ import fc from "fast-check";
 import * as h from "hinode";
 import { IndexOutOfRangeError, ShapeError, type Tensor, tensor } from "hinode";
 import { expect, test } from "vitest";
-import { onEachDevice } from "../support/devices.ts";
+import { numRuns, onEachDevice } from "../support/devices.ts";
 import {
   arrays,
   at,
@@ -46,7 +46,7 @@ onEachDevice("indexing", () => {
           build(index.shape, (i) => at(a, put(i, axis, at(index, i)))),
         ),
       ),
-      { numRuns: 40 },
+      numRuns(40),
     );
     expect(() => h.zeros([2, 3]).gather(1, h.zeros([3, 1], { dtype: "i32" }))).toThrow(ShapeError);
     expect(() => h.zeros([2]).gather(0, h.zeros([2]))).toThrow(/an integer index/);
@@ -74,7 +74,7 @@ onEachDevice("indexing", () => {
           { rtol: 1e-5, atol: 1e-5 },
         );
       }),
-      { numRuns: 40 },
+      numRuns(40),
     );
   });
 

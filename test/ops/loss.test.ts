@@ -2,7 +2,7 @@ import fc from "fast-check";
 import * as h from "hinode";
 import { ShapeError, type Tensor, tensor } from "hinode";
 import { describe, expect, test } from "vitest";
-import { onEachDevice } from "../support/devices.ts";
+import { numRuns, onEachDevice } from "../support/devices.ts";
 import { expectGradients, expectTensor, filled, make, type Plain, values } from "./support.ts";
 
 const total = (list: readonly number[]) => list.reduce((s, v) => s + v, 0);
@@ -60,7 +60,7 @@ onEachDevice("losses", () => {
           tolerance,
         );
       }),
-      { numRuns: 25 },
+      numRuns(25),
     );
   });
 

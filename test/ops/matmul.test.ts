@@ -2,7 +2,7 @@ import fc from "fast-check";
 import * as h from "hinode";
 import { DTypeError, ShapeError, type Tensor, tensor } from "hinode";
 import { describe, expect, test } from "vitest";
-import { onEachDevice } from "../support/devices.ts";
+import { numRuns, onEachDevice } from "../support/devices.ts";
 import {
   at,
   broadcastShape,
@@ -12,7 +12,6 @@ import {
   filled,
   make,
   type Plain,
-  runs,
   values,
 } from "./support.ts";
 
@@ -68,7 +67,7 @@ onEachDevice("matmul", () => {
       fc.asyncProperty(operands, ([a, b]) =>
         expectTensor(make(a).matmul(make(b)), product(a, b), { rtol: 1e-5, atol: 2e-5 }),
       ),
-      { numRuns: 60 },
+      numRuns(60),
     );
   });
 
@@ -193,7 +192,7 @@ onEachDevice("matmul", () => {
           { rtol: 1e-3, atol: 1e-3 },
         );
       }),
-      { ...runs, numRuns: 10 },
+      numRuns(10),
     );
     expect(
       await h

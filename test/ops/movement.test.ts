@@ -1,8 +1,8 @@
 import fc from "fast-check";
 import * as h from "hinode";
-import { ArgumentError, ShapeError, tensor } from "hinode";
+import { ArgumentError, IndexOutOfRangeError, ShapeError, tensor } from "hinode";
 import { describe, expect, test } from "vitest";
-import { onEachDevice } from "../support/devices.ts";
+import { numRuns, onEachDevice } from "../support/devices.ts";
 import {
   arrays,
   at,
@@ -142,6 +142,13 @@ onEachDevice("movement", () => {
     expect(await x.tile([2]).tolist()).toEqual([[1, 2, 1, 2]]);
     expect(await x.repeatInterleave(2, 1).tolist()).toEqual([[1, 1, 2, 2]]);
     expect(await x.repeatInterleave(2).tolist()).toEqual([1, 1, 2, 2]);
+    const counts = tensor([3, 0, 1], { dtype: "i32" });
+    const of = (outputSize?: number) =>
+      tensor([5, 6, 7]).repeatInterleave(counts, 0, { outputSize });
+    expect(await of(4).tolist()).toEqual([5, 5, 5, 7]);
+    expect(() => of()).toThrow(/outputSize/);
+    await expect(of(5).data()).rejects.toThrow(IndexOutOfRangeError);
+    await expect(of(3).data()).rejects.toThrow(IndexOutOfRangeError);
     expect(await x.broadcastTo([2, 2]).tolist()).toEqual([
       [1, 2],
       [1, 2],
@@ -228,7 +235,7 @@ onEachDevice("movement", () => {
         const all = Array(axis).fill({});
         await expectTensor(make(a).index(...all, { start, stop, step: by }), want);
       }),
-      { numRuns: 60 },
+      numRuns(60),
     );
     expect(() => tensor([1]).slice(0, 0, 1, 0)).toThrow(/a step other than 0/);
   });

@@ -2,7 +2,7 @@ import fc from "fast-check";
 import * as h from "hinode";
 import { type DType, ShapeError, type Tensor, tensor } from "hinode";
 import { describe, expect, test } from "vitest";
-import { onEachDevice } from "../support/devices.ts";
+import { numRuns, onEachDevice } from "../support/devices.ts";
 import {
   arrays,
   at,
@@ -322,7 +322,7 @@ onEachDevice("reductions", () => {
           );
           await expectTensor(h.rmsNorm(make(a), [width], weight), apply(rms, 0), tolerance);
         }),
-        { ...runs, numRuns: 12 },
+        numRuns(12),
       );
       const x = h.arange(24).float().reshape([2, 3, 4]);
       const whole = x.layerNorm([3, 4]);

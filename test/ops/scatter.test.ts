@@ -2,7 +2,7 @@ import fc from "fast-check";
 import * as h from "hinode";
 import { IndexOutOfRangeError, tensor } from "hinode";
 import { expect, test } from "vitest";
-import { onEachDevice } from "../support/devices.ts";
+import { numRuns, onEachDevice } from "../support/devices.ts";
 import {
   arrays,
   at,
@@ -67,7 +67,7 @@ onEachDevice("scatter", () => {
         const filledWith = written(a, axis, index, () => 2.5);
         await expectTensor(make(a).scatter(axis, ints(index), 2.5), filledWith);
       }),
-      { numRuns: 40 },
+      numRuns(40),
     );
   });
 
@@ -91,7 +91,7 @@ onEachDevice("scatter", () => {
           await expectTensor(got, want, { rtol: 1e-4, atol: 1e-4 });
         },
       ),
-      { numRuns: 40 },
+      numRuns(40),
     );
     const mean = tensor([10, 20, 30]).scatterReduce(
       0,

@@ -6,7 +6,9 @@
 import fc from "fast-check";
 import { type DType, type Tensor, tensor } from "hinode";
 import { expect } from "vitest";
+import { roundTo } from "../../core/dtype.ts";
 import { difference, type Tolerance } from "../support/close.ts";
+import { numRuns } from "../support/devices.ts";
 
 /** A row-major array without a library. */
 export interface Plain {
@@ -17,7 +19,7 @@ export interface Plain {
 export const numel = (shape: readonly number[]): number => shape.reduce((n, d) => n * d, 1);
 
 /** Few runs with many shapes each: on a compiling backend every shape is a new plan. */
-export const runs = { numRuns: 25 } as const;
+export const runs = numRuns(25);
 
 const size = fc.oneof(
   { weight: 1, arbitrary: fc.constant(0) },
@@ -34,7 +36,12 @@ export const fullShapes = fc.array(
 );
 
 export const values: Record<Exclude<DType, never>, fc.Arbitrary<number>> = {
-  f32: fc.double({ min: -4, max: 4, noNaN: true }).map(Math.fround),
+  // GPUs may take subnormal numbers as 0.
+  f32: fc
+    .double({ min: -4, max: 4, noNaN: true })
+    .map((x) => (Math.abs(x) < 2 ** -126 ? 0 : Math.fround(x))),
+  f16: fc.double({ min: -4, max: 4, noNaN: true }).map((x) => roundTo("f16", x)),
+  bf16: fc.double({ min: -4, max: 4, noNaN: true }).map((x) => roundTo("bf16", x)),
   i32: fc.integer({ min: -1000, max: 1000 }),
   u32: fc.integer({ min: 0, max: 2000 }),
   i8: fc.integer({ min: -128, max: 127 }),

@@ -2,7 +2,7 @@ import fc from "fast-check";
 import * as h from "hinode";
 import { tensor } from "hinode";
 import { expect, test } from "vitest";
-import { onEachDevice } from "../support/devices.ts";
+import { numRuns, onEachDevice } from "../support/devices.ts";
 import {
   arrays,
   at,
@@ -67,7 +67,7 @@ onEachDevice("windows and padding", () => {
           expect(right).toBeCloseTo(left, 3);
         },
       ),
-      { numRuns: 15 },
+      numRuns(15),
     );
     const x = build([7, 2], ([i, j]) => 10 * i + j);
     await expectTensor(
@@ -156,7 +156,7 @@ onEachDevice("diagonals, grids and products", () => {
           await expectTensor(h.diagEmbed(make(a), offset), want);
         },
       ),
-      { numRuns: 40 },
+      numRuns(40),
     );
     expect(await h.diag(tensor([1, 2])).tolist()).toEqual([[1, 0], [0, 2]]); // biome-ignore format: rows
     expect(await tensor([[1, 2], [3, 4]]).trace().item()).toBe(5); // biome-ignore format: rows
@@ -183,7 +183,7 @@ onEachDevice("diagonals, grids and products", () => {
           });
         },
       ),
-      { numRuns: 20 },
+      numRuns(20),
     );
     const x = build([4, 3], ([i, j]) => i * j + i);
     await expectTensor(

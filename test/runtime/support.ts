@@ -2,6 +2,8 @@
 import type { CanonicalGraph, Executable } from "../../core/backend/backend.ts";
 import { ReferenceBackend, type ReferenceStorage } from "../../core/backend/reference.ts";
 import { WasmBackend } from "../../core/backend/wasm/backend.ts";
+import { requestGpu } from "../../core/backend/webgpu/adapter.ts";
+import { WebGpuBackend } from "../../core/backend/webgpu/backend.ts";
 import { Device, registerDevice, setDefaultDevice } from "../../core/device.ts";
 import { type DType, dtypes } from "../../core/dtype.ts";
 import { OutOfMemoryError } from "../../core/errors.ts";
@@ -66,11 +68,14 @@ export class InPlaceBackend extends ReferenceBackend {
   }
 }
 
+const gpu = await requestGpu();
+
 /** A fresh device of each kind. */
 export const devices = {
   reference: () => new Device(new ReferenceBackend()),
   "reference in place": () => new Device(new InPlaceBackend()),
   wasm: () => new Device(new WasmBackend()),
+  webgpu: () => new Device(new WebGpuBackend(gpu)),
 } as const;
 
 /** Makes `device` the default one. */
@@ -80,7 +85,9 @@ export function use<D extends Device>(device: D): D {
   return device;
 }
 
-export const names = Object.keys(devices) as (keyof typeof devices)[];
+/** All of them, or those that HINODE_TEST_DEVICES names, separated by commas. */
+export const names = (process.env.HINODE_TEST_DEVICES?.split(",") ??
+  Object.keys(devices)) as (keyof typeof devices)[];
 
 /** How often an operation ran, over all runs. */
 export const countOps = (runs: readonly CanonicalGraph[], op: string): number =>

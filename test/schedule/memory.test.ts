@@ -1,7 +1,7 @@
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import { topological } from "../../core/graph/walk.ts";
-import { alignment, type Lifetime, planMemory } from "../../core/schedule/memory.ts";
+import { alignment, type Lifetime, planBuffers, planMemory } from "../../core/schedule/memory.ts";
 import { bytesOf, type Plan, schedule } from "../../core/schedule/schedule.ts";
 import { randomGraph } from "../support/graphs.ts";
 
@@ -32,6 +32,36 @@ describe("planMemory", () => {
   test("memory of the dead is used again", () => {
     const values = Array.from({ length: 50 }, (_, i) => ({ bytes: 1000, first: i, last: i + 1 }));
     expect(planMemory(values).bytes).toBeLessThanOrEqual(2 * 1152);
+  });
+});
+
+describe("planBuffers", () => {
+  test("no two live values share a buffer, and each fits into its own", () => {
+    fc.assert(
+      fc.property(fc.array(lifetime, { maxLength: 60 }), (values) => {
+        const { buffer, sizes } = planBuffers(values);
+        expect([...sizes].sort((a, b) => b - a)).toEqual(sizes);
+        for (let i = 0; i < values.length; i++) {
+          expect(values[i].bytes).toBeLessThanOrEqual(sizes[buffer[i]]);
+          for (let j = 0; j < i; j++) {
+            const apart = values[i].last < values[j].first || values[j].last < values[i].first;
+            expect(apart || buffer[i] !== buffer[j]).toBe(true);
+          }
+        }
+      }),
+    );
+  });
+
+  test("buffers of the dead are used again, by small values the small ones", () => {
+    const chain = Array.from({ length: 50 }, (_, i) => ({ bytes: 1000, first: i, last: i + 1 }));
+    expect(planBuffers(chain).sizes).toEqual([1000, 1000]);
+    const mixed = [
+      { bytes: 1000, first: 0, last: 1 },
+      { bytes: 10, first: 0, last: 1 },
+      { bytes: 8, first: 2, last: 3 },
+      { bytes: 900, first: 2, last: 3 },
+    ];
+    expect(planBuffers(mixed)).toEqual({ buffer: [0, 1, 1, 0], sizes: [1000, 10] });
   });
 });
 

@@ -19,6 +19,8 @@ export interface RandomGraph {
   readonly randoms: Node<"random">[];
   readonly words: Uint32Array;
   readonly outputs: Node[];
+  /** How far floats may differ, relative to a tensor's largest one. */
+  readonly tolerance?: number;
 }
 
 /** mulberry32: a small generator with a full 32-bit state. */
@@ -32,7 +34,12 @@ export function generator(seed: number): () => number {
   };
 }
 
-export function randomGraph(seed: number, size = 14): RandomGraph {
+/** `types`: those of the floats. */
+export function randomGraph(
+  seed: number,
+  size = 14,
+  types: readonly DType[] = ["f32"],
+): RandomGraph {
   const next = generator(seed);
   const int = (n: number): number => Math.floor(next() * n);
   const pick = <T>(list: readonly T[]): T => list[int(list.length)];
@@ -58,12 +65,11 @@ export function randomGraph(seed: number, size = 14): RandomGraph {
     const values = new dtypes[dtype].array(numel(of));
     for (let i = 0; i < values.length; i++) {
       const x = next();
-      values[i] =
-        dtype === "f32"
-          ? Math.round((x * 8 - 4) * 16) / 16
-          : dtype === "bool"
-            ? int(2)
-            : int(9) - (dtypes[dtype].signed ? 4 : 0);
+      values[i] = isFloat(dtype)
+        ? Math.round((x * 8 - 4) * 16) / 16
+        : dtype === "bool"
+          ? int(2)
+          : int(9) - (dtypes[dtype].signed ? 4 : 0);
     }
     data.push(values);
     return add(p, true);
@@ -72,7 +78,7 @@ export function randomGraph(seed: number, size = 14): RandomGraph {
   // At bounds that nothing else hits: at a tie the gradient jumps, and rounding decides which way.
   const bounded = (x: Node): Node => {
     const limit = Math.fround(3 + next());
-    return g.max(g.min(x, constant(limit, "f32")), constant(-limit, "f32"));
+    return g.max(g.min(x, g.scalarLike(x, limit)), g.scalarLike(x, -limit));
   };
   const ofType = (dtype: DType): Node => {
     const found = pool.filter((n) => n.dtype === dtype);
@@ -151,7 +157,7 @@ export function randomGraph(seed: number, size = 14): RandomGraph {
       2,
       () => {
         const x = pick(floats());
-        add(g.div(x, g.add(g.abs(mate(x)), constant(1, "f32"))), false);
+        add(g.div(x, g.add(g.abs(mate(x)), g.scalarLike(x, 1))), false);
       },
     ],
     [
@@ -165,12 +171,13 @@ export function randomGraph(seed: number, size = 14): RandomGraph {
     [
       1,
       () => {
-        const x = g.add(g.abs(pick(floats())), constant(0.5, "f32"));
+        const y = pick(floats());
+        const x = g.add(g.abs(y), g.scalarLike(y, 0.5));
         add(
           pick([
             () => g.log(x),
             () => g.sqrt(x),
-            () => g.pow(g.min(x, constant(4, "f32")), constant(pick([1.5, -0.5, 3]), "f32")),
+            () => g.pow(g.min(x, g.scalarLike(x, 4)), g.scalarLike(x, pick([1.5, -0.5, 3]))),
           ])(),
           false,
         );
@@ -199,7 +206,7 @@ export function randomGraph(seed: number, size = 14): RandomGraph {
             g.where(
               mask,
               z,
-              mate(z).dtype === "f32" && broadcast(mask.shape, z.shape) ? constant(0.75, "f32") : z,
+              isFloat(mate(z).dtype) && broadcast(mask.shape, z.shape) ? g.scalarLike(z, 0.75) : z,
             ),
             sameFor(z),
           );
@@ -247,7 +254,7 @@ export function randomGraph(seed: number, size = 14): RandomGraph {
       1,
       () => {
         const x = ofType(pick(["i32", "u8", "bool", "i8"] as const));
-        add(g.cast(x, pick(["f32", "i32"] as const)), true);
+        add(g.cast(x, pick([...types, "i32"])), true);
       },
     ],
     [
@@ -269,14 +276,14 @@ export function randomGraph(seed: number, size = 14): RandomGraph {
         const op = pick(["sum", "amax", "amin", "sum", "prod"] as const);
         if ((op === "amax" || op === "amin") && axes.some((a) => x.shape[a] === 0)) return;
         const source =
-          op === "prod" ? g.add(g.mul(bounded(x), constant(0.1, "f32")), constant(1, "f32")) : x;
+          op === "prod" ? g.add(g.mul(bounded(x), g.scalarLike(x, 0.1)), g.scalarLike(x, 1)) : x;
         const r = add(node(op, [source], { axes }), sameFor(x) && op.startsWith("am"));
         if (next() < 0.6) {
           const back = g.reshape(
             r,
             x.shape.map((d, i) => (axes.includes(i) ? 1 : d)),
           );
-          const y = g.mul(g.sub(bounded(x), bounded(back)), constant(0.5, "f32"));
+          const y = g.mul(g.sub(bounded(x), bounded(back)), g.scalarLike(x, 0.5));
           if (numel(y.shape) < 3000) add(y, false);
         }
       },
@@ -299,8 +306,8 @@ export function randomGraph(seed: number, size = 14): RandomGraph {
         const k = pick([1, 2, 3, 4, 5, 6].filter((d) => n % d === 0));
         const a = g.reshape(x, [1, n / k, k]);
         const columns = pick([1, 3, 5, 8, 11]);
-        const b = pick(pool.filter((m) => m.dtype === "f32" && numel(m.shape) === k * columns));
-        const right = b ? g.reshape(bounded(b), [1, k, columns]) : input("f32", [1, k, columns]);
+        const b = pick(pool.filter((m) => m.dtype === x.dtype && numel(m.shape) === k * columns));
+        const right = b ? g.reshape(bounded(b), [1, k, columns]) : input(x.dtype, [1, k, columns]);
         if ((n / k) * columns < 3000)
           add(g.dot(a, next() < 0.3 && k === columns ? g.permute(right, [0, 2, 1]) : right), false);
       },
@@ -324,6 +331,27 @@ export function randomGraph(seed: number, size = 14): RandomGraph {
           const y = g.gather(x, g.min(index, constant(limit - 1, "i32")), axis);
           add(g.scatterAdd(index, y, axis, 5), false);
         }
+      },
+    ],
+    [
+      1,
+      () => {
+        // Starts are inputs, literals or computed, and may lie outside.
+        const x = pick(pool);
+        const starts = x.shape.map(() => {
+          const literal = constant(int(9) - 2, "i32");
+          return pick([() => literal, () => input("i32", []), () => g.neg(input("i32", []))])();
+        });
+        const size = x.shape.map((d) => int(d + 1));
+        const parts = pool.filter(
+          (n) =>
+            n.dtype === x.dtype &&
+            n.shape.length === x.shape.length &&
+            n.shape.every((d, i) => d <= x.shape[i]),
+        );
+        const update = pick(parts);
+        if (next() < 0.5) add(g.dynamicSlice(x, starts, size), sameFor(x));
+        else add(g.dynamicUpdateSlice(x, update, starts), sameFor(x, update));
       },
     ],
     [
@@ -354,7 +382,7 @@ export function randomGraph(seed: number, size = 14): RandomGraph {
         const exactly = sameFor(x);
         // Products stay near 1, running extrema of inexact values are as inexact as these.
         const factor = isFloat(x.dtype)
-          ? g.add(g.mul(bounded(x), constant(0.1, "f32")), constant(1, "f32"))
+          ? g.add(g.mul(bounded(x), g.scalarLike(x, 0.1)), g.scalarLike(x, 1))
           : x;
         const source = combine === "prod" ? factor : x;
         const running = combine === "sum" || combine === "prod";
@@ -376,7 +404,7 @@ export function randomGraph(seed: number, size = 14): RandomGraph {
           true,
         );
         add(g.where(mask, x, mate(x).shape.length > x.shape.length ? x : g.neg(x)), sameFor(x));
-        const at = next() < 0.5 ? g.cast(position, "f32") : constant(1, "f32");
+        const at = next() < 0.5 ? g.cast(position, x.dtype) : g.scalarLike(x, 1);
         add(g.mul(bounded(x), at), false);
       },
     ],
@@ -386,13 +414,14 @@ export function randomGraph(seed: number, size = 14): RandomGraph {
         const leaf = randomBits(shape(), [int(2 ** 32), int(2 ** 32)], int(1000));
         randoms.push(leaf);
         words.push(leaf.attrs.key[0], leaf.attrs.key[1], leaf.attrs.counter);
-        add(g.mul(g.cast(g.shr(leaf, constant(8, "u32")), "f32"), constant(2 ** -24, "f32")), true);
+        const u = g.mul(g.cast(g.shr(leaf, constant(8, "u32")), "f32"), constant(2 ** -24, "f32"));
+        add(g.cast(u, pick(types)), true);
       },
     ],
   ];
   const total = steps.reduce((n, [w]) => n + w, 0);
-  input("f32", shape(2));
-  input("f32", shape(3));
+  input(types[0], shape(2));
+  input(pick(types), shape(3));
   while (pool.length < size) {
     let roll = next() * total;
     for (const [weight, step] of steps) {
@@ -402,19 +431,37 @@ export function randomGraph(seed: number, size = 14): RandomGraph {
       break;
     }
   }
+  // Rounded to halves a last digit shows, and what follows may double it a few times.
+  const tolerance = Math.max(
+    ...types.map((t) => ({ f16: 2 ** -8, bf16: 2 ** -5 })[t as string] ?? 2e-4),
+  );
   const last = pool[pool.length - 1];
   const outputs = [last, ...pool.filter((n) => n !== last && next() < 0.25)];
-  return { inputs, data, randoms, words: Uint32Array.from(words), outputs };
+  return { inputs, data, randoms, words: Uint32Array.from(words), outputs, tolerance };
 }
 
+const halves: readonly (readonly DType[])[] = [["f16"], ["bf16"], ["f32", "f16", "bf16"]];
+
+/** A random graph with halves, alone or mixed with f32. */
+export const randomHalfGraph = (seed: number, size?: number): RandomGraph =>
+  randomGraph(seed, size, halves[seed % halves.length]);
+
+/** The same with gradients. */
+export const randomHalfGradientGraph = (seed: number, size?: number): RandomGraph =>
+  randomGradientGraph(seed, size, halves[seed % halves.length]);
+
 /** A random graph with the gradients of a sum of its float outputs, as training plans them. */
-export function randomGradientGraph(seed: number, size = 12): RandomGraph {
-  const graph = randomGraph(seed, size);
-  const wanted = graph.inputs.filter((n) => n.dtype === "f32");
-  const losses = graph.outputs.filter((n) => n.dtype === "f32" && numel(n.shape) > 0);
+export function randomGradientGraph(
+  seed: number,
+  size = 12,
+  types?: readonly DType[],
+): RandomGraph {
+  const graph = randomGraph(seed, size, types);
+  const wanted = graph.inputs.filter((n) => isFloat(n.dtype));
+  const losses = graph.outputs.filter((n) => isFloat(n.dtype) && numel(n.shape) > 0);
   if (losses.length === 0) return graph;
   const total = losses
-    .map((n) => g.sum(g.tanh(n), [...n.shape.keys()]))
+    .map((n) => g.sum(g.tanh(g.cast(n, "f32")), [...n.shape.keys()]))
     .reduce((a, b) => g.add(a, b));
   const found = gradients([total], [constant(1, "f32")], wanted).filter((n) => n !== null);
   // The total itself may be a small difference of large sums: no two orders of adding agree on it.
@@ -432,6 +479,7 @@ export function randomStateGraph(seed: number, size = 14): RandomGraph {
       return shape !== null && sameShape(shape, p.shape);
     });
     if (p.dtype !== "f32" || fits.length === 0 || next() < 0.3) return [];
+    if (next() < 0.4) return updated(p, nodes, next);
     const other = fits[Math.floor(next() * fits.length)];
     const old = next() < 0.3 ? node("flip", [p], { axes: p.shape.map((_, i) => i) }) : p;
     return [g.assign(p, g.add(g.mul(old, constant(0.5, "f32")), other))];
@@ -439,16 +487,39 @@ export function randomStateGraph(seed: number, size = 14): RandomGraph {
   return { ...graph, outputs: [...assigned, ...graph.outputs] };
 }
 
+/** Slices of p written one after the other, some of the versions in between read as well. */
+function updated(p: Node, nodes: readonly Node[], next: () => number): Node[] {
+  const parts = [p, ...nodes].filter(
+    (n) => n.shape.length === p.shape.length && n.shape.every((d, i) => d <= p.shape[i]),
+  );
+  const outputs: Node[] = [];
+  let value = p;
+  for (let count = 1 + Math.floor(next() * 3); count > 0; count--) {
+    const part = parts[Math.floor(next() * parts.length)];
+    const starts: Node[] = p.shape.map((d) => constant(Math.floor(next() * d), "i32"));
+    // A run-time start that is not a leaf: the first axis of p, which is its length.
+    const late = g.cast(g.sum(g.expand(constant(1, "f32"), [2]), [0]), "i32");
+    if (starts.length > 0 && next() < 0.5) starts[0] = late;
+    const sum = next() < 0.5 ? part : g.add(part, g.dynamicSlice(value, starts, part.shape));
+    if (next() < 0.3) outputs.push(g.mul(g.tanh(value), constant(2, "f32")));
+    value = g.dynamicUpdateSlice(value, sum, starts);
+    if (next() < 0.3) outputs.push(g.sum(value, [...p.shape.keys()]));
+    if (next() < 0.2) outputs.push(value);
+  }
+  return [g.assign(p, value), ...outputs];
+}
+
 /** The first difference beyond tolerance, or null. */
 export function difference(
   got: ArrayLike<number>,
   want: ArrayLike<number>,
   dtype: DType,
+  relative = 2e-4,
 ): string | null {
   let scale = 1;
   for (let i = 0; i < want.length; i++)
     if (Number.isFinite(want[i])) scale = Math.max(scale, Math.abs(want[i]));
-  const tolerance = isFloat(dtype) ? 2e-4 * scale : 0;
+  const tolerance = isFloat(dtype) ? relative * scale : 0;
   for (let i = 0; i < want.length; i++) {
     if (Number.isNaN(want[i]) ? Number.isNaN(got[i]) : got[i] === want[i]) continue;
     if (!(Math.abs(got[i] - want[i]) <= tolerance))

@@ -5,7 +5,7 @@
 import type { DType } from "../../core/dtype.ts";
 import * as b from "../../core/graph/build.ts";
 import type { Node } from "../../core/graph/node.ts";
-import type { Primitive } from "../../core/graph/primitives.ts";
+import { constant, type Primitive } from "../../core/graph/primitives.ts";
 import { numel, type Shape } from "../../core/shape.ts";
 import { regionNodes } from "../../core/transform/region.ts";
 import type { Fn, Input } from "./laws.ts";
@@ -74,6 +74,8 @@ const binary = (
   }));
 
 const ints = { dtype: "i32", lo: -9, hi: 9 } as const;
+/** A start. */
+const at = (lo: number, hi: number): Domain => ({ shape: [], dtype: "i32", lo, hi });
 const positive = { lo: 0.5, hi: 2 } as const;
 const one = (shape: Shape, f: (x: Node) => Node, domain: Partial<Domain> = {}): Case => ({
   inputs: [{ ...domain, shape }],
@@ -199,6 +201,36 @@ export const cases: Partial<Record<Primitive, readonly Case[]>> = {
     {
       inputs: [{ shape: [2, 5], dtype: "i32", lo: 0, hi: 3 }, { shape: [2, 5] }],
       f: ([i, x]) => [b.scatterAdd(i, x, 1, 3)],
+    },
+  ],
+  dynamicSlice: [
+    {
+      inputs: [{ shape: [5, 4] }, at(-2, 7), at(0, 3)],
+      f: ([x, i, j]) => [b.dynamicSlice(x, [i, j], [2, 3])],
+    },
+    {
+      inputs: [{ shape: [3, 4] }, at(0, 4)],
+      f: ([x, i]) => [b.dynamicSlice(b.sin(x), [constant(1, "i32"), i], [2, 4])],
+    },
+    { inputs: [{ shape: [4] }, at(0, 9)], f: ([x, i]) => [b.dynamicSlice(x, [i], [0])] },
+    { inputs: [{ shape: [4], ...ints }, at(0, 9)], f: ([x, i]) => [b.dynamicSlice(x, [i], [1])] },
+  ],
+  dynamicUpdateSlice: [
+    {
+      inputs: [{ shape: [5, 4] }, { shape: [2, 3] }, at(-2, 7), at(0, 3)],
+      f: ([x, u, i, j]) => [b.dynamicUpdateSlice(x, u, [i, j])],
+    },
+    {
+      inputs: [{ shape: [3, 4] }, at(0, 4)],
+      f: ([x, i]) => [b.dynamicUpdateSlice(x, b.slice(x, [0, 0], [1, 4]), [i, i])],
+    },
+    {
+      inputs: [{ shape: [4] }, { shape: [0] }, at(0, 9)],
+      f: ([x, u, i]) => [b.dynamicUpdateSlice(x, u, [i])],
+    },
+    {
+      inputs: [{ shape: [4], ...ints }, { shape: [2], ...ints }, at(0, 9)],
+      f: ([x, u, i]) => [b.dynamicUpdateSlice(x, u, [i])],
     },
   ],
   cumulative: (["sum", "prod", "max", "min"] as const).flatMap((combine) =>

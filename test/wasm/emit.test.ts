@@ -1,6 +1,15 @@
 /** @file Each feature of the kernel language, emitted in all modes, against the interpreter. */
 import { describe, expect, test } from "vitest";
-import { type DType, dtypes, type TypedArray } from "../../core/dtype.ts";
+import {
+  codecs,
+  type DType,
+  dtypes,
+  isFloat,
+  isHalf,
+  type StoredArray,
+  type TypedArray,
+  toStored,
+} from "../../core/dtype.ts";
 import { interpret } from "../../core/kernel/interpret.ts";
 import type { Combine, Kernel, Stmt, Value, ValueOp } from "../../core/kernel/ir.ts";
 import { threefry2x32 } from "../../core/math.ts";
@@ -41,16 +50,18 @@ function fresh(dtype: DType, n: number): TypedArray {
 }
 
 /** Emitted code in every mode must agree with the interpreter; outputs start as zeros in both. */
-function agree(k: Kernel, inputs: readonly TypedArray[], options: Options = {}): TypedArray[] {
-  const data = k.buffers.map((b, i) => inputs[i] ?? fresh(b.dtype, b.size));
+function agree(k: Kernel, inputs: readonly TypedArray[], options: Options = {}): StoredArray[] {
+  const data = k.buffers.map((b, i) => toStored(b.dtype, inputs[i] ?? fresh(b.dtype, b.size)));
   const expected = data.map((d) => d.slice());
   const words = options.words ?? new Uint32Array(0);
   interpret(k, expected, words, { detect: false });
   for (const mode of modes) {
     const { buffers } = runKernel(k, data, mode, { words });
     buffers.forEach((got, b) => {
+      // NaN has many patterns.
+      const value = codecs[k.buffers[b].dtype]?.decode ?? ((x: number) => x);
       for (let i = 0; i < got.length; i++) {
-        const [g, w] = [got[i], expected[b][i]];
+        const [g, w] = [value(got[i]), value(expected[b][i])];
         const near = Math.abs(g - w) <= (options.tolerance ?? 0) * Math.max(1, Math.abs(w));
         if (Object.is(g, w) || near) continue;
         expect.fail(`${modeName(mode)}: buffer ${b}[${i}] is ${g}, not ${w}`);
@@ -72,7 +83,7 @@ function numbers(dtype: DType, n: number, seed = 1): TypedArray {
   return out;
 }
 
-const all: DType[] = ["f32", "i32", "u32", "i8", "u8", "bool"];
+const all: DType[] = ["f32", "f16", "bf16", "i32", "u32", "i8", "u8", "bool"];
 const sizes = [1, 2, 3, 4, 5, 6, 7, 8, 9, 15, 16, 17, 31, 35, 64, 67];
 const v = (n: number): Index => ivar("v", n);
 
@@ -123,27 +134,30 @@ describe("tails", () => {
   });
 });
 
+const floats = [
+  0,
+  -0,
+  1,
+  -1,
+  0.5,
+  1.5,
+  2.5,
+  -2.5,
+  3e9,
+  -3e9,
+  5e9,
+  300,
+  -200,
+  1e-45,
+  3e38,
+  Infinity,
+  -Infinity,
+  NaN,
+];
 const specials: Record<DType, number[]> = {
-  f32: [
-    0,
-    -0,
-    1,
-    -1,
-    0.5,
-    1.5,
-    2.5,
-    -2.5,
-    3e9,
-    -3e9,
-    5e9,
-    300,
-    -200,
-    1e-45,
-    3e38,
-    Infinity,
-    -Infinity,
-    NaN,
-  ],
+  f32: floats,
+  f16: [...floats, 65504, -65520, 2 ** -24, -(2 ** -25), 1e-5],
+  bf16: floats,
   i32: [0, 1, -1, 2, -2, 7, -7, 100, 2147483647, -2147483648, 65536, 12345],
   u32: [0, 1, 2, 3, 7, 100, 2147483647, 2147483648, 4294967295, 65536],
   i8: [0, 1, -1, 2, -2, 7, 127, -128, 100],
@@ -169,6 +183,8 @@ describe("operations", () => {
   const compare: ValueOp[] = ["lt", "le", "eq"];
   const ofType: Record<DType, ValueOp[]> = {
     f32: [...number, "div", ...compare],
+    f16: ["max", "min", ...compare],
+    bf16: ["max", "min", ...compare],
     i32: [...number, "idiv", "and", "or", "xor", "shl", "shr", ...compare],
     u32: [...number, "idiv", "and", "or", "xor", "shl", "shr", ...compare],
     i8: [...number, "idiv", "and", "or", "xor", "shl", "shr", ...compare],
@@ -197,12 +213,11 @@ describe("operations", () => {
     const s = specials[dtype];
     const x = fresh(dtype, s.length);
     x.set(s);
-    const ops: ValueOp[] =
-      dtype === "f32"
-        ? ["neg", "abs", "sqrt", "floor", "round"]
-        : dtype === "bool"
-          ? ["not"]
-          : ["neg", "abs", "not"];
+    const ops: ValueOp[] = isFloat(dtype)
+      ? ["neg", "abs", "floor", "round", ...(isHalf(dtype) ? [] : (["sqrt"] as const))]
+      : dtype === "bool"
+        ? ["not"]
+        : ["neg", "abs", "not"];
     for (const name of ops)
       agree(
         mapKernel(s.length, [dtype], dtype, (a) => op(name, dtype, a)),

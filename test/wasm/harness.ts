@@ -1,6 +1,6 @@
 /** @file Runs hand-written kernels on a small memory of their own and checks that they write nothing else. */
 import { instantiate } from "../../core/backend/wasm/module.ts";
-import { type DType, dtypes, type TypedArray } from "../../core/dtype.ts";
+import { type DType, dtypes, isHalf, type StoredArray } from "../../core/dtype.ts";
 import type { BufferInfo, Kernel, Stmt, Value, ValueOp } from "../../core/kernel/ir.ts";
 import { constValue, op, variable } from "../../core/kernel/ir.ts";
 import { type Index, ivar, num } from "../../core/schedule/symbolic.ts";
@@ -39,7 +39,7 @@ function memoryOf(address: 32 | 64, bytes: number): WebAssembly.Memory {
 }
 
 export interface Outcome {
-  readonly buffers: readonly TypedArray[];
+  readonly buffers: readonly StoredArray[];
   /** 0, or 1 + number of the failing position, and its index. */
   readonly error: readonly [number, number];
 }
@@ -49,7 +49,7 @@ const filler = 0xa5;
 /** Runs the whole range (or begin … end) on copies of `data`; a number stands for that many filler elements. */
 export function runKernel(
   kernel: Kernel,
-  data: readonly (TypedArray | number)[],
+  data: readonly (StoredArray | number)[],
   mode: Mode,
   options: { words?: Uint32Array; begin?: number; end?: number } = {},
 ): Outcome {
@@ -66,9 +66,10 @@ export function runKernel(
   const [bound] = instantiate([kernel], memory, mode);
   const bytes = new Uint8Array(memory.buffer);
   bytes.fill(filler, 0, scratch + bound.scratchBytes + 4096);
-  const view = (i: number, n: number): TypedArray => {
-    const { array } = dtypes[kernel.buffers[i].dtype];
-    return new (array as unknown as new (b: ArrayBufferLike, o: number, n: number) => TypedArray)(
+  const view = (i: number, n: number): StoredArray => {
+    const { dtype } = kernel.buffers[i];
+    const array = isHalf(dtype) ? Uint16Array : dtypes[dtype].array;
+    return new (array as unknown as new (b: ArrayBufferLike, o: number, n: number) => StoredArray)(
       memory.buffer,
       place[i],
       n,
@@ -103,7 +104,7 @@ function checkUntouched(
   before: Uint8Array,
   after: Uint8Array,
   place: readonly number[],
-  views: readonly TypedArray[],
+  views: readonly StoredArray[],
   args: number,
 ): void {
   const writable = new Uint8Array(before.length);

@@ -2,12 +2,13 @@
  * @file The CPU device: plans become WebAssembly programs over one linear memory (arena.ts) that holds every storage,
  * the scratch that all plans share (they run one after another), and their argument blocks.
  */
-import type { DType, TypedArray } from "../../dtype.ts";
-import { dtypes } from "../../dtype.ts";
+import { type DType, dtypes, fromStored, type TypedArray, toStored } from "../../dtype.ts";
 import { exactJson } from "../../graph/node.ts";
 import type { Storage } from "../../graph/primitives.ts";
+import { attentionOnCpu } from "../../kernel/attention.ts";
 import type { Kernel } from "../../kernel/ir.ts";
 import { bytesOf, schedule } from "../../schedule/schedule.ts";
+import type { Claims } from "../../schedule/simplify.ts";
 import type { Backend, CanonicalGraph, Executable } from "../backend.ts";
 import { Arena } from "./arena.ts";
 import { detectRelaxed, instantiate } from "./module.ts";
@@ -18,6 +19,8 @@ export interface WasmOptions {
   readonly budget?: number;
   /** Width of addresses. 64 serves budgets above 4 GiB. */
   readonly address?: 32 | 64;
+  /** The regions that kernels of their own compute (default: where they are faster). */
+  readonly claims?: Claims;
   /** Fused multiply-add where the engine has relaxed SIMD (default: if it has). */
   readonly relaxed?: boolean;
 }
@@ -41,6 +44,7 @@ export class WasmBackend implements Backend, Host {
   private readonly arena: Arena;
   private readonly address: 32 | 64;
   private readonly relaxed: boolean;
+  private readonly claims: Claims;
   private readonly kernels = new Map<string, Compiled>();
   private readonly scratch: Block = { address: 0, bytes: 0 };
   private readonly locals: Block = { address: 0, bytes: 0 };
@@ -53,12 +57,13 @@ export class WasmBackend implements Backend, Host {
 
   constructor(options: WasmOptions = {}) {
     this.address = options.address ?? 32;
+    this.claims = options.claims ?? attentionOnCpu;
     this.relaxed = options.relaxed ?? detectRelaxed();
     this.arena = new Arena({ address: this.address, budget: options.budget });
   }
 
   prepare(graph: CanonicalGraph): Executable {
-    const plan = schedule(graph.inputs, graph.outputs);
+    const plan = schedule(graph.inputs, graph.outputs, this.claims);
     this.reserved = [];
     let program: Program;
     try {
@@ -95,19 +100,17 @@ export class WasmBackend implements Backend, Host {
     return executable;
   }
 
-  upload(data: TypedArray, _dtype: DType): Storage {
-    const storage = this.storage(data.byteLength);
-    this.bytes().set(
-      new Uint8Array(data.buffer, data.byteOffset, data.byteLength),
-      storage.address,
-    );
+  upload(data: TypedArray, dtype: DType): Storage {
+    const { buffer, byteOffset, byteLength } = toStored(dtype, data);
+    const storage = this.storage(byteLength);
+    this.bytes().set(new Uint8Array(buffer, byteOffset, byteLength), storage.address);
     return storage;
   }
 
   download(storage: Storage, dtype: DType, size: number): TypedArray {
     const { address } = storage as WasmStorage;
-    const { array, bytes } = dtypes[dtype];
-    return new array(this.bytes().slice(address, address + size * bytes).buffer);
+    const { bytes } = dtypes[dtype];
+    return fromStored(dtype, this.bytes().slice(address, address + size * bytes).buffer);
   }
 
   free(storage: Storage): void {

@@ -4,7 +4,8 @@
  * If nothing in between reads it, the partials stay open across the loops around the vector loop too.
  */
 import type { DType } from "../../dtype.ts";
-import type { Combine, Stmt, Value } from "../../kernel/ir.ts";
+import type { Combine, Stmt } from "../../kernel/ir.ts";
+import { usesOf } from "../../kernel/uses.ts";
 import { Code } from "./assembler.ts";
 import type { Accumulator, Cell, Context } from "./emit-context.ts";
 import { apply, type Expr, i32x4, lanes32, local, shuffle } from "./emit-expr.ts";
@@ -14,6 +15,8 @@ import { and, choose, madd, or } from "./math-ops.ts";
 
 const lowest: Record<DType, number> = {
   f32: -Infinity,
+  f16: -Infinity,
+  bf16: -Infinity,
   i32: -2147483648,
   u32: 0,
   i8: -128,
@@ -22,6 +25,8 @@ const lowest: Record<DType, number> = {
 };
 const highest: Record<DType, number> = {
   f32: Infinity,
+  f16: Infinity,
+  bf16: Infinity,
   i32: 2147483647,
   u32: 4294967295,
   i8: 127,
@@ -188,49 +193,6 @@ export function withPartials(ctx: Context, names: readonly string[], emit: () =>
       if (cell.at) fn.give("v128", cell.at.imm);
     }
   }
-}
-
-/** What a statement does to accumulators that it does not declare itself. */
-interface Uses {
-  /** Updated inside a vector loop. */
-  readonly vector: Set<string>;
-  /** Updated outside of vector loops. */
-  readonly plain: Set<string>;
-  readonly reads: Set<string>;
-}
-
-const known = new WeakMap<Stmt, Uses>();
-
-/** Memoised: the same body may be emitted for main loop, steps and tail. */
-export function usesOf(s: Stmt): Uses {
-  let uses = known.get(s);
-  if (uses) return uses;
-  uses = { vector: new Set(), plain: new Set(), reads: new Set() };
-  collect(s, false, uses);
-  known.set(s, uses);
-  return uses;
-}
-
-function collect(s: Stmt, inVector: boolean, uses: Uses): void {
-  const seen = new Set<Value>();
-  const read = (v: Value): void => {
-    if (seen.has(v)) return;
-    seen.add(v);
-    if (v.k === "var") uses.reads.add(v.name);
-    else if (v.k === "op" || v.k === "threefry") v.args.forEach(read);
-    else if (v.k === "select") {
-      read(v.a);
-      read(v.b);
-    }
-  };
-  if ("value" in s) read(s.value);
-  if (s.k === "update") {
-    if (s.times) read(s.times);
-    (inVector ? uses.vector : uses.plain).add(s.name);
-  }
-  if (s.k === "loop" || s.k === "if")
-    for (const inner of s.body)
-      collect(inner, inVector || (s.k === "loop" && s.mode === "vector"), uses);
 }
 
 /** Accumulators in scope that are to be partial during s: see the file's header. */

@@ -3,8 +3,10 @@
  * agree, else lane by lane. Masks are tested for a whole vector first (their entries are monotone in the lane, so the
  * two outer lanes tell) and lane by lane only where that fails. Nothing is read where a mask fails, nothing is written
  * for a lane beyond a tail; reading up to 64 bytes past a buffer is allowed and makes tails of neighbours vector loads.
+ *
+ * Halves are moved as raw lanes, each in the upper half of its 32 bits (math-half.ts).
  */
-import { type DType, dtypes } from "../../dtype.ts";
+import { type DType, dtypes, isHalf } from "../../dtype.ts";
 import { type Cond, type Index, iadd, num } from "../../schedule/symbolic.ts";
 import type { Context, Place } from "./emit-context.ts";
 import {
@@ -22,6 +24,7 @@ import {
 } from "./emit-expr.ts";
 import type { Opcode } from "./emit-opcodes.ts";
 import { type Base, maxOffset } from "./emit-scope.ts";
+import { fromBits, toBits } from "./math-half.ts";
 
 export interface Access {
   readonly dtype: DType;
@@ -48,6 +51,10 @@ interface Mask {
 const flip = lanes32(3, 2, 1, 0);
 /** The low bytes of four lanes, packed. */
 const pack = [0, 4, 8, 12, 0, 4, 8, 12, 0, 4, 8, 12, 0, 4, 8, 12];
+/** The upper halves of four lanes, packed. */
+const packUpper = [2, 3, 6, 7, 10, 11, 14, 15, 2, 3, 6, 7, 10, 11, 14, 15];
+/** Four packed halves to the upper halves of lanes, above zeros. */
+const spreadUpper = [0, 1, 16, 17, 2, 3, 18, 19, 4, 5, 20, 21, 6, 7, 22, 23];
 
 const isByte = (dtype: DType): boolean => dtypes[dtype].bytes === 1;
 
@@ -63,6 +70,7 @@ const extend = (dtype: DType, x: Expr): Expr =>
   dtype === "bool" ? apply("i32x4.ne", x, i32x4(0)) : dtype === "i8" ? wrap("i8", x) : x;
 
 function splat(dtype: DType, a: Address): Expr {
+  if (isHalf(dtype)) return load("v128.load16_splat", a.offset, [a.pointer]);
   if (!isByte(dtype)) return load("v128.load32_splat", a.offset, [a.pointer]);
   const byte = load(dtype === "i8" ? "i32.load8_s" : "i32.load8_u", a.offset, [a.pointer]);
   const all = apply("i32x4.splat", byte);
@@ -70,6 +78,8 @@ function splat(dtype: DType, a: Address): Expr {
 }
 
 function neighbours(dtype: DType, a: Address): Expr {
+  if (isHalf(dtype))
+    return shuffle(spreadUpper, i32x4(0), load("v128.load64_zero", a.offset, [a.pointer]));
   if (!isByte(dtype)) return load("v128.load", a.offset, [a.pointer]);
   const s = dtype === "i8" ? "s" : "u";
   const bytes = load("v128.load32_zero", a.offset, [a.pointer]);
@@ -79,10 +89,12 @@ function neighbours(dtype: DType, a: Address): Expr {
 }
 
 /** A vector with lane l loaded; extend() comes after the last lane. */
-const intoLane = (dtype: DType, a: Address, vector: Expr, l: number): Expr =>
-  isByte(dtype)
-    ? load("v128.load8_lane", a.offset, [a.pointer, vector], 4 * l)
-    : load("v128.load32_lane", a.offset, [a.pointer, vector], l);
+function intoLane(dtype: DType, a: Address, vector: Expr, l: number): Expr {
+  const args = [a.pointer, vector];
+  if (isByte(dtype)) return load("v128.load8_lane", a.offset, args, 4 * l);
+  if (isHalf(dtype)) return load("v128.load16_lane", a.offset, args, 2 * l + 1);
+  return load("v128.load32_lane", a.offset, args, l);
+}
 
 /** The tests of a condition for copy u; null: it always holds; false: it never does. */
 export function maskOf(ctx: Context, cond: Cond | undefined, u: number): Mask | null | false {
@@ -181,7 +193,10 @@ function beside(ctx: Context, a: Access, x: Index, distance: number): Address {
   return ctx.idx.address(a.base, dtypes[a.dtype].bytes, iadd(x, num(distance)), a.extra);
 }
 
-export function loadAt(ctx: Context, a: Access, u: number): Expr {
+export const loadAt = (ctx: Context, a: Access, u: number): Expr =>
+  fromBits(a.dtype, loadRaw(ctx, a, u));
+
+function loadRaw(ctx: Context, a: Access, u: number): Expr {
   const bytes = dtypes[a.dtype].bytes;
   const mask = maskOf(ctx, a.mask, u);
   if (mask === false) return i32x4(0);
@@ -245,25 +260,27 @@ function storeLane(fn: Fn, dtype: DType, a: Address, value: Expr, l: number): vo
   fn.push(a.pointer);
   fn.push(value);
   if (isByte(dtype)) fn.code.memory("v128.store8_lane", a.offset, 4 * l);
+  else if (isHalf(dtype)) fn.code.memory("v128.store16_lane", a.offset, 2 * l + 1);
   else fn.code.memory("v128.store32_lane", a.offset, l);
 }
 
 function storeVector(fn: Fn, dtype: DType, a: Address, value: Expr): void {
   fn.push(a.pointer);
   fn.push(value);
-  if (!isByte(dtype)) {
+  if (dtypes[dtype].bytes === 4) {
     fn.code.memory("v128.store", a.offset);
     return;
   }
   fn.push(value);
-  fn.code.shuffle(pack);
-  fn.code.memory("v128.store32_lane", a.offset, 0);
+  fn.code.shuffle(isByte(dtype) ? pack : packUpper);
+  fn.code.memory(isByte(dtype) ? "v128.store32_lane" : "v128.store64_lane", a.offset, 0);
 }
 
-const storable = (dtype: DType, value: Expr): Expr =>
-  dtype === "bool" ? apply("v128.and", value, i32x4(1)) : value;
+/** A value as it is stored. */
+export const storable = (dtype: DType, value: Expr): Expr =>
+  dtype === "bool" ? apply("v128.and", value, i32x4(1)) : toBits(dtype, value);
 
-/** Emits the store of one copy's value, which belongs to the current batch. */
+/** Emits the store of one copy's (storable) value, which belongs to the current batch. */
 export function storeAt(ctx: Context, a: Access, value: Expr, u: number): void {
   const { fn } = ctx;
   const bytes = dtypes[a.dtype].bytes;
@@ -272,7 +289,7 @@ export function storeAt(ctx: Context, a: Access, value: Expr, u: number): void {
   const place = ctx.place(a.index, u);
   if (!ctx.lanes) {
     const to = ctx.idx.address(a.base, bytes, (place as { index: Index }).index, a.extra);
-    const v = mask ? fn.settle(storable(a.dtype, value)) : storable(a.dtype, value);
+    const v = mask ? fn.settle(value) : value;
     guarded(fn, mask?.uniform ?? [], () => storeLane(fn, a.dtype, to, v, 0));
     return;
   }
@@ -281,12 +298,11 @@ export function storeAt(ctx: Context, a: Access, value: Expr, u: number): void {
   const tail = ctx.tail(u);
   if (contiguous && !varies && !tail) {
     const to = ctx.idx.address(a.base, bytes, place.base, a.extra);
-    const raw = storable(a.dtype, value);
-    const v = mask || isByte(a.dtype) ? fn.settle(raw) : raw;
+    const v = mask || dtypes[a.dtype].bytes < 4 ? fn.settle(value) : value;
     guarded(fn, mask?.uniform ?? [], () => storeVector(fn, a.dtype, to, v));
     return;
   }
-  const v = fn.settle(storable(a.dtype, value));
+  const v = fn.settle(value);
   const at = addresses(ctx, a, place);
   const byLane = (): void => {
     for (let l = 0; l < 4; l++) {

@@ -1,15 +1,16 @@
 /**
  * @file Values of the kernel language as vector expressions: every value is four 32-bit lanes (bool: all ones or zeros;
- * 8-bit integers extended), uniform ones are splats. Which instructions an operation takes for each dtype is decided
+ * 8-bit integers extended; halves as the f32 of the same value), uniform ones are splats. Which instructions an operation takes for each dtype is decided
  * here; transcendental functions and division of integers are in math*.ts.
  */
-import type { DType } from "../../dtype.ts";
+import { type DType, isFloat, isHalf, roundTo } from "../../dtype.ts";
 import type { Value, ValueOp } from "../../kernel/ir.ts";
 import type { Context } from "./emit-context.ts";
 import { apply, call, type Expr, f32x4, i32, i32x4, lane } from "./emit-expr.ts";
 import { type Access, condMask, indexVector, loadAt, wrap } from "./emit-memory.ts";
 import type { Opcode } from "./emit-opcodes.ts";
 import { erf, exp, log, tanh } from "./math.ts";
+import { fromBits, roundLanes, toBits } from "./math-half.ts";
 import { integerDivide, integerRemainder } from "./math-int.ts";
 import { and, choose, mul } from "./math-ops.ts";
 import { threefry } from "./math-threefry.ts";
@@ -19,7 +20,7 @@ type ValueOf<K extends Value["k"]> = Extract<Value, { k: K }>;
 
 /** A literal as its dtype's lanes. */
 export function literal(dtype: DType, x: number): Expr {
-  if (dtype === "f32") return f32x4(x);
+  if (isFloat(dtype)) return f32x4(roundTo(dtype, x));
   return i32x4(dtype === "bool" ? (x ? -1 : 0) : x);
 }
 
@@ -140,7 +141,7 @@ const unsignedOps: Partial<Record<ValueOp, Opcode>> = {
 const overflows = new Set<ValueOp>(["neg", "abs", "add", "sub", "mul", "not", "shl", "idiv"]);
 
 export function opcodeOf(op: ValueOp, dtype: DType): Opcode | undefined {
-  if (dtype === "f32") return floatOps[op];
+  if (isFloat(dtype)) return floatOps[op];
   const unsigned = dtype === "u32" || dtype === "u8" || dtype === "bool";
   return (unsigned ? unsignedOps[op] : undefined) ?? intOps[op];
 }
@@ -156,7 +157,7 @@ function operation(ctx: Context, v: ValueOf<"op">, u: number): Expr {
     case "cast":
       return cast(from, v.dtype, x);
     case "bitcast":
-      return wrap(v.dtype, x);
+      return isHalf(from) ? fromBits(v.dtype, toBits(from, x)) : wrap(v.dtype, x);
     case "shl":
     case "shr": {
       const signed = from === "i32" || from === "i8";
@@ -172,7 +173,7 @@ function operation(ctx: Context, v: ValueOf<"op">, u: number): Expr {
       if (from !== "f32") return integerRemainder(x, y, from === "u32");
       return call("v128", target.helper("fmod"), x, y);
   }
-  if (from === "f32") {
+  if (isFloat(from)) {
     switch (v.op) {
       case "exp":
         return exp(target, x);
@@ -211,7 +212,7 @@ function power(ctx: Context, exponent: Value, x: Expr, y: Expr): Expr {
 function extremum(op: "max" | "min", args: readonly Value[], x: Expr, y: Expr): Expr {
   const [a, b] = args[0].k === "const" ? [y, x] : [x, y];
   const c = args[0].k === "const" ? args[0] : args[1];
-  const bound = c.k === "const" ? Math.fround(c.value) : Number.NaN;
+  const bound = c.k === "const" ? roundTo(c.dtype, c.value) : Number.NaN;
   if (Number.isNaN(bound) || (op === "min" && Object.is(bound, -0)))
     return apply(`f32x4.${op}`, a, b);
   const picked = apply(op === "max" ? "f32x4.pmax" : "f32x4.pmin", a, b);
@@ -237,13 +238,15 @@ function shift(
 }
 
 function cast(from: DType, to: DType, x: Expr): Expr {
-  if (from === to) return x;
+  // A half as f32 is itself.
+  if (from === to || (isHalf(from) && to === "f32")) return x;
   if (to === "bool")
-    return from === "f32" ? apply("f32x4.ne", x, f32x4(0)) : apply("i32x4.ne", x, i32x4(0));
-  if (from === "bool") return and(x, to === "f32" ? f32x4(1) : i32x4(1));
+    return isFloat(from) ? apply("f32x4.ne", x, f32x4(0)) : apply("i32x4.ne", x, i32x4(0));
+  if (from === "bool") return and(x, isFloat(to) ? f32x4(1) : i32x4(1));
+  if (isHalf(to)) return roundLanes(to, cast(from, "f32", x));
   if (to === "f32")
     return apply(from === "u32" ? "f32x4.convert_i32x4_u" : "f32x4.convert_i32x4_s", x);
-  if (from !== "f32") return wrap(to, x);
+  if (!isFloat(from)) return wrap(to, x);
   if (to === "u32") return apply("i32x4.trunc_sat_f32x4_u", x);
   return wrap(to, apply("i32x4.trunc_sat_f32x4_s", x));
 }

@@ -18,7 +18,15 @@ import {
 import { Context } from "./emit-context.ts";
 import { apply, type Expr, Fn, i32, i32x4, isTrivial, lane, local } from "./emit-expr.ts";
 import { rangeLoop, serialLoop, vectorLoop } from "./emit-loop.ts";
-import { type Access, guarded, indexVector, maskOf, storeAddAt, storeAt } from "./emit-memory.ts";
+import {
+  type Access,
+  guarded,
+  indexVector,
+  maskOf,
+  storable,
+  storeAddAt,
+  storeAt,
+} from "./emit-memory.ts";
 import { Indices } from "./emit-scope.ts";
 import { isUniform, valueAt } from "./emit-value.ts";
 import { makeHelper } from "./math-helpers.ts";
@@ -138,7 +146,8 @@ class KernelEmitter {
       const mask = s.k === "store" ? s.mask : undefined;
       access = { dtype, base: ctx.buffer(s.buffer), index: s.index, mask };
     }
-    const values = copiesOf(ctx).map((u) => valueAt(ctx, s.value, u));
+    const stored = (value: Expr) => (s.k === "storeAdd" ? value : storable(access.dtype, value));
+    const values = copiesOf(ctx).map((u) => stored(valueAt(ctx, s.value, u)));
     ctx.fn.expect(...values);
     values.forEach((value, u) => {
       if (s.k === "storeAdd") storeAddAt(ctx, access, value, u);

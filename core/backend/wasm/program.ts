@@ -7,7 +7,6 @@
  */
 import { IndexOutOfRangeError } from "../../errors.ts";
 import type { Node } from "../../graph/node.ts";
-import { trafficOf } from "../../kernel/evaluate.ts";
 import type { Kernel, Stmt } from "../../kernel/ir.ts";
 import type { Lowered } from "../../kernel/lower.ts";
 import { formatKernel } from "../../kernel/print.ts";
@@ -51,6 +50,8 @@ interface Call {
   readonly outputs: readonly { readonly word: number; readonly output: number }[];
   readonly scratch: readonly { readonly word: number; readonly offset: number }[];
   readonly scalars: readonly { readonly word: number; readonly from: number }[];
+  /** What must be there before an update in place, where it is not the same memory. */
+  readonly copy: { readonly from: Place; readonly to: Place; readonly bytes: number } | null;
 }
 
 type Action =
@@ -102,16 +103,16 @@ export class Program {
       const low = lowered[i];
       if (step.k === "loop") this.actions.push({ k: "loop", loop: this.loop(step) });
       else if (low) {
-        const call = this.call(low, compiled[next++], randoms);
+        const call = this.call(low, compiled[next++], randoms, this.copyBefore(step));
         this.actions.push({ k: "call", call });
         this.reports.push(report(low, step.group.stores));
       }
     });
-    this.overwrites = plan.outputs.map(({ node, overwrites }) => {
+    this.overwrites = plan.outputs.map(({ first, overwrites }) => {
       if (overwrites === null) return null;
-      const at = plan.steps.indexOf(producer.get(node)!);
+      const at = plan.steps.indexOf(producer.get(first)!);
       const old = plan.inputs[overwrites];
-      return lowered[at]?.overwritable(old, node) ? overwrites : null;
+      return lowered[at]?.overwritable(old, first) ? overwrites : null;
     });
     const overwrites = (a: Action): boolean =>
       a.k === "call" && a.call.outputs.some((o) => this.overwrites[o.output] !== null);
@@ -119,7 +120,12 @@ export class Program {
     this.firstOverwrite = first < 0 ? this.actions.length : first;
   }
 
-  private call(lowered: Lowered, compiled: Compiled, randoms: readonly Node<"random">[]): Call {
+  private call(
+    lowered: Lowered,
+    compiled: Compiled,
+    randoms: readonly Node<"random">[],
+    copy: Call["copy"],
+  ): Call {
     const { kernel, nodes } = lowered;
     this.localsBytes = Math.max(this.localsBytes, compiled.scratchBytes);
     const args = this.host.reserve(header + 8 * nodes.length + 4 * kernel.scalars);
@@ -142,7 +148,26 @@ export class Program {
     // About a quarter of a millisecond of unoptimised code per piece.
     const pieces = Math.max(1, Math.min(extent, 64, Math.round(kernel.flops / 250_000)));
     const positions = positionsOf(kernel.body);
-    return { compiled, lowered, args, extent, pieces, positions, slots, outputs, scratch, scalars };
+    return {
+      compiled,
+      lowered,
+      args,
+      extent,
+      pieces,
+      positions,
+      slots,
+      outputs,
+      scratch,
+      scalars,
+      copy,
+    };
+  }
+
+  private copyBefore({ base, group }: Extract<Step, { k: "group" }>): Call["copy"] {
+    if (!base) return null;
+    const [updated] = group.stores.keys();
+    const { places } = this.plan;
+    return { from: places.get(base)!, to: places.get(updated)!, bytes: bytesOf(base) };
   }
 
   private loop(step: Extract<Step, { k: "loop" }>): LoopAction {
@@ -197,6 +222,12 @@ export class Program {
       for (const s of call.outputs) setAddress(memory, s.word, outputs[s.output]);
       for (const s of call.scalars) memory[s.word] = words[s.from];
       setAddress(memory, args / 4, locals);
+      if (call.copy) {
+        const { from, to, bytes } = call.copy;
+        const source = addressOf(from, slots, outputs, scratch);
+        const target = addressOf(to, slots, outputs, scratch);
+        if (source !== target) host.bytes().copyWithin(target, source, source + bytes);
+      }
       const { run } = call.compiled;
       const pointer = host.pointer(args);
       if (call.pieces === 1) run(0, call.extent, pointer);
@@ -229,12 +260,7 @@ export class Program {
     outputs: ArrayLike<number>,
     scratch: number,
   ): void {
-    const address = (place: Place): number =>
-      place.k === "slot"
-        ? slots[place.slot]
-        : place.k === "output"
-          ? outputs[place.output]
-          : scratch + place.offset;
+    const address = (place: Place): number => addressOf(place, slots, outputs, scratch);
     const bytes = this.host.bytes();
     const { carries, xs, body, length } = loop;
     const params = loop.sources.map(address);
@@ -271,6 +297,16 @@ export class Program {
   }
 }
 
+function addressOf(
+  place: Place,
+  slots: ArrayLike<number>,
+  outputs: ArrayLike<number>,
+  scratch: number,
+): number {
+  if (place.k === "slot") return slots[place.slot];
+  return place.k === "output" ? outputs[place.output] : scratch + place.offset;
+}
+
 function setAddress(memory: Uint32Array, word: number, address: number): void {
   memory[word] = address;
   if (address >= 4294967296 || memory[word + 1] !== 0)
@@ -289,7 +325,7 @@ function report(lowered: Lowered, stores: ReadonlyMap<Node, string>): KernelRepo
   return {
     name: kernel.name,
     kind: kernel.kind,
-    bytes: trafficOf(kernel.buffers),
+    bytes: lowered.traffic,
     flops: kernel.flops,
     writes: [...stores].map(([n, reason]) => ({ shape: n.shape, dtype: n.dtype, reason })),
     get source() {

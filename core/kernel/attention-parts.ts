@@ -1,0 +1,105 @@
+/**
+ * @file A group that is attention, taken apart: its operands, which are read where a kernel needs them (so views and cheap
+ * element-wise work before it cost no kernel of their own), the results that somebody needs, and its sizes.
+ *
+ * Letters: B batch, H heads, K heads of keys and values, G = H / K, L queries, S keys, E width of queries and keys, V of values.
+ */
+import type { Node } from "../graph/node.ts";
+import type { Attention, Region } from "../graph/primitives.ts";
+import type { Group } from "../schedule/group.ts";
+import { type Cond, type Index, simplifyCond } from "../schedule/symbolic.ts";
+import type { Evaluator } from "./evaluate.ts";
+import { constValue, narrow, type Stmt, type Value, widen } from "./ir.ts";
+import type { Operand } from "./matmul.ts";
+
+export interface Sizes {
+  readonly batch: number;
+  readonly heads: number;
+  readonly shared: number;
+  readonly queries: number;
+  readonly keys: number;
+  readonly width: number;
+  readonly values: number;
+}
+
+export function sizesOf(
+  q: Pick<Node, "shape">,
+  k: Pick<Node, "shape">,
+  v: Pick<Node, "shape">,
+): Sizes {
+  const [batch, heads, queries, width] = q.shape;
+  return { batch, heads, shared: k.shape[1], queries, keys: k.shape[2], width, values: v.shape[3] };
+}
+
+/** The sizes of a region that is attention. */
+export const sizesOfRegion = ({ body: { params } }: Region): Sizes =>
+  sizesOf(params[0], params[1], params[2]);
+
+/** Largest width that registers and workgroup memory are laid out for. */
+const maxWidth = 256;
+
+/** Whether kernels take these widths. The lanes of stores run along them, so they need more than one element. */
+export function fitsKernels(region: Region): boolean {
+  const { width, values } = sizesOfRegion(region);
+  return [width, values].every((n) => n >= 2 && n <= maxWidth);
+}
+
+export interface Parts {
+  readonly attention: Attention;
+  readonly sizes: Sizes;
+  readonly q: Node;
+  readonly k: Node;
+  readonly v: Node;
+  /** backward: the output's cotangent, and per row the log-sum-exp and Σ dO·output. */
+  readonly ct: Node;
+  readonly lse: Node;
+  readonly delta: Node;
+  readonly mask: Node | null;
+  /** The results in their order; null where nobody needs one. */
+  readonly results: readonly (Node | null)[];
+}
+
+export function partsOf(group: Group): Parts {
+  const [first] = group.members.keys();
+  const region = first as Node<"region">;
+  const attention = region.attrs.region.attention!;
+  const [q, k, v, ...rest] = region.src;
+  const backward = attention.pass === "backward";
+  const [ct, lse, delta] = backward ? rest : [];
+  const mask = rest[backward ? 3 : 0] ?? null;
+  const stored = [...group.stores.keys()] as Node<"project">[];
+  const results = region.attrs.region.body.results.map(
+    (_, i) => stored.find((n) => n.attrs.index === i) ?? null,
+  );
+  return { attention, sizes: sizesOf(q, k, v), q, k, v, ct, lse, delta, mask, results };
+}
+
+/** Floating-point operations: two per multiplication of the products, and about ten for an exponential. */
+export function flopsOf({ attention, sizes }: Parts): number {
+  const { batch, heads, queries, keys, width, values } = sizes;
+  const seen = attention.causal ? Math.min(queries, keys) / 2 / keys : 1;
+  const perScore =
+    attention.pass === "forward" ? 2 * (width + values) + 10 : 6 * width + 4 * values + 10;
+  return Math.round(batch * heads * queries * keys * seen * perScore);
+}
+
+/** The value of `n` at `index`, halves as f32, with the statements that it needs; 0 where an entry of `bounds` is negative. */
+export function read(ev: Evaluator, n: Node, index: readonly Index[], bounds: Cond = []): Operand {
+  const mask = simplifyCond(bounds);
+  if (mask === false) return { stmts: [], value: widen(constValue(n.dtype, 0)) };
+  ev.push([]);
+  const value = widen(ev.evaluate(n, index, mask).value);
+  const { stmts } = ev.pop();
+  if (mask.length === 0) return { stmts, value };
+  const zero = constValue(value.dtype, 0);
+  return { stmts, value: { k: "select", dtype: value.dtype, cond: mask, a: value, b: zero } };
+}
+
+/** Stores a result, if somebody needs it. */
+export const write = (
+  ev: Evaluator,
+  n: Node | null,
+  index: readonly Index[],
+  value: Value,
+  mask: Cond = [],
+): Stmt[] => (n ? [ev.store(n, index, narrow(value, n.dtype), mask)] : []);

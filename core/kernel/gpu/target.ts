@@ -1,0 +1,16 @@
+/** @file What schedules and printers need to know of a GPU; no GPU types, so that plans can be made and tested without one. */
+
+export interface GpuTarget {
+  /** 16-bit floats in storage and arithmetic. */
+  readonly f16: boolean;
+  readonly subgroups: boolean;
+  readonly subgroupMin: number;
+  readonly subgroupMax: number;
+  readonly subgroupMatrix: boolean;
+  /** Most invocations of a workgroup, also along x. */
+  readonly invocations: number;
+  /** Bytes of workgroup memory. */
+  readonly sharedBytes: number;
+  /** Storage buffers that one kernel may bind. */
+  readonly buffers: number;
+}

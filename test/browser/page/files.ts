@@ -1,0 +1,17 @@
+/** @file Stands in for test/golden/files.ts: the fixtures are fetched before any test asks for them. */
+const names = ["ops", "nn", "transforms", "optim", "half"].flatMap((group) => [
+  `${group}.json`,
+  `${group}.safetensors`,
+]);
+
+const files = new Map(
+  await Promise.all(
+    names.map(async (name): Promise<[string, Uint8Array]> => {
+      const response = await fetch(`/golden/${name}`);
+      if (!response.ok) throw new Error(`${name}: ${response.status}`);
+      return [name, new Uint8Array(await response.arrayBuffer())];
+    }),
+  ),
+);
+
+export const fixture = (name: string): Uint8Array => files.get(name)!;
