@@ -12,15 +12,21 @@ import {
 } from "../../errors.ts";
 import { is, type Node } from "../../graph/node.ts";
 import type { Storage } from "../../graph/primitives.ts";
+import { attentionOnGpu } from "../../kernel/gpu/attention.ts";
+import type { Choose } from "../../kernel/gpu/matmul-tile.ts";
 import type { GpuTarget } from "../../kernel/gpu/target.ts";
+import { chooseFrom, type Tiles } from "../../kernel/gpu/tuned.ts";
 import { bytesOf, schedule } from "../../schedule/schedule.ts";
+import type { Claims } from "../../schedule/simplify.ts";
 import type { Backend, CanonicalGraph, Executable } from "../backend.ts";
-import type { AdapterInfo, Gpu } from "./adapter.ts";
+import { type Observer, observer } from "../observe.ts";
+import { type AdapterInfo, describeAdapter, type Gpu } from "./adapter.ts";
 import { type Block, BufferPool, padded } from "./buffers.ts";
 import { encode } from "./commands.ts";
 import { fromGpuError, Health } from "./errors.ts";
 import { type KernelSource, type Pipeline, PipelineCache } from "./pipelines.ts";
 import { type Host, Program } from "./program.ts";
+import { DispatchTimer } from "./timing.ts";
 import { flagStride } from "./utility.ts";
 
 interface GpuStorage extends Storage {
@@ -32,6 +38,10 @@ interface GpuStorage extends Storage {
 export interface WebGpuOptions {
   /** Most bytes that storages and scratch may take; by default as much as the GPU gives. */
   readonly budget?: number;
+  /** The regions that kernels of their own compute (default: those that they can). */
+  readonly claims?: Claims;
+  /** Forms of matrix products that were measured; `npm run tune:gpu` makes such a table. */
+  readonly tiles?: Tiles;
 }
 
 export class WebGpuBackend implements Backend, Host {
@@ -40,22 +50,27 @@ export class WebGpuBackend implements Backend, Host {
   readonly info: AdapterInfo;
   readonly device: GPUDevice;
   readonly target: GpuTarget;
+  /** A tuner changes it from plan to plan. */
+  choose: Choose;
   readonly maxBindingBytes: number;
   readonly maxWorkgroups: number;
   readonly pool: BufferPool;
   readonly health: Health;
   readonly #pipelines: PipelineCache;
+  readonly #claims: Claims;
   /** Shared by all plans, as they run one after another; the k-th is as large as any plan's k-th. */
   readonly #scratch: Block[] = [];
   #guard: Block | null = null;
   /** Uniforms of plans that were collected. */
   readonly #retired = new FinalizationRegistry<Block>((block) => this.pool.release(block));
 
-  constructor({ device, info, target }: Gpu, { budget }: WebGpuOptions = {}) {
+  constructor({ device, info, target }: Gpu, { budget, claims, tiles }: WebGpuOptions = {}) {
     const { limits } = device;
     this.device = device;
     this.info = info;
     this.target = target;
+    this.choose = chooseFrom(tiles?.[describeAdapter(info)]);
+    this.#claims = claims ?? attentionOnGpu(target);
     this.maxBindingBytes = Math.min(limits.maxStorageBufferBindingSize, limits.maxBufferSize);
     this.maxWorkgroups = limits.maxComputeWorkgroupsPerDimension;
     this.health = new Health(device);
@@ -70,7 +85,7 @@ export class WebGpuBackend implements Backend, Host {
 
   prepare(graph: CanonicalGraph): Executable {
     this.health.check();
-    const plan = schedule(graph.inputs, graph.outputs);
+    const plan = schedule(graph.inputs, graph.outputs, this.#claims);
     const state = graph.outputs.map((n) => slotOfState(n, graph.inputs));
     const program = new Program(plan, graph.randoms, state, this);
     const executable = new GpuExecutable(program, this);
@@ -305,15 +320,20 @@ class GpuExecutable implements Executable {
     backend.health.check();
     const { device, pool } = backend;
     const program = this.#program;
-    const { outputs, flags, scratch } = this.#reserved ?? this.#reserve(inputs, donate);
+    const { outputs, flags } = this.#reserved ?? this.#reserve(inputs, donate);
+    // Again: another plan that was prepared meanwhile may have replaced some by larger ones.
+    const scratch = backend.scratch(program.scratch.sizes);
     this.#reserved = null;
+    const start = observer ? performance.now() : 0;
+    const timer = observer && new DispatchTimer(device, pool, observer.kernels);
     this.#fillTable(inputs, outputs, flags, scratch);
     this.#writeWords(words);
     device.pushErrorScope("validation");
     const encoder = device.createCommandEncoder();
     let staging: GPUBuffer | null = null;
     if (flags) encoder.clearBuffer(flags.buffer);
-    encode(device, encoder, program.commands, this.#table);
+    encode(device, encoder, program.commands, this.#table, timer);
+    timer?.resolve(encoder);
     if (flags) {
       staging = pool.staging(flagStride * program.checked.length);
       encoder.copyBufferToBuffer(flags.buffer, 0, staging, 0, flagStride * program.checked.length);
@@ -321,9 +341,25 @@ class GpuExecutable implements Executable {
     device.queue.submit([encoder.finish()]);
     if (flags) pool.release(flags);
     this.#ended = this.#end(device.popErrorScope(), staging);
+    if (timer) this.#ended = this.#tell(observer!, timer, this.#ended, start, performance.now());
     // Whoever asks for ended() is told.
     this.#ended.catch(() => {});
     return [...outputs];
+  }
+
+  /** Tells the profiler of a run that has ended. */
+  async #tell(
+    by: Observer,
+    timer: DispatchTimer,
+    ended: Promise<void>,
+    start: number,
+    submitted: number,
+  ): Promise<void> {
+    const times = timer.read();
+    times.catch(() => {});
+    await ended;
+    const { calls } = timer;
+    by.run({ device: "webgpu", start, submitted, clock: "gpu", calls, ...(await times) });
   }
 
   /** Resolves when the last run has ended; rejects with what went wrong in it. */

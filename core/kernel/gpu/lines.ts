@@ -10,25 +10,16 @@ import {
   type Cond,
   delinearize,
   type Index,
-  iadd,
-  imin,
+  isub,
   ivalue,
-  lt,
+  ivar,
   num,
 } from "../../schedule/symbolic.ts";
 import { numel } from "../../shape.ts";
 import type { Evaluator } from "../evaluate.ts";
-import {
-  constValue,
-  type KernelKind,
-  op,
-  type Stmt,
-  type Value,
-  type ValueOp,
-  variable,
-} from "../ir.ts";
+import { constValue, type KernelKind, op, type Stmt, type Value, type ValueOp } from "../ir.ts";
 import { kernelOf } from "../lower.ts";
-import { i32, int } from "../sort-keys.ts";
+import { bind, i32, int, named } from "../sort-keys.ts";
 import type { Stage, Temporary } from "./lower.ts";
 import { ceilPow2, groupVar, threadVar } from "./stage.ts";
 
@@ -101,7 +92,8 @@ export const serial = (name: string, extent: Index, body: readonly Stmt[]): Stmt
 
 /**
  * How many of the `length` ascending elements come before some value, by bisection; a position 0 … length. `before(probe)`
- * says whether element `probe` does; what `inside(probe)` denies does not, whatever `before` says.
+ * says whether element `probe` does; what `inside(probe)` denies does not, whatever `before` says. A loop, as unrolled steps
+ * of many merges take drivers seconds to compile.
  */
 export function rank(
   name: string,
@@ -109,22 +101,32 @@ export function rank(
   before: (probe: Index) => Value,
   inside: (probe: Index) => Cond = () => [],
 ): { stmts: Stmt[]; rank: Index } {
-  const sum = `${name}sum`;
-  const stmts: Stmt[] = [{ k: "acc", name: sum, dtype: "i32", combine: "sum" }];
-  const known = (suffix: string): Index => {
-    const at = `${name}${suffix}`;
-    const value = variable("i32", sum);
-    stmts.push({ k: "position", name: at, value, size: length + 1, known: true });
-    return ivalue(at, length + 1);
-  };
-  for (let step = ceilPow2(length + 1) / 2; step >= 1; step /= 2) {
-    const probe = iadd(known(`at${step}`), num(step - 1));
-    const safe = imin(probe, num(length - 1));
-    const cond = [lt(probe, length), ...inside(safe)].filter((x) => x.min < 0);
-    const a = before(safe);
-    const found: Value = { k: "select", dtype: "bool", cond, a, b: constValue("bool", 0) };
-    const value = i32("where", cond.length > 0 ? found : a, int(step), int(0));
-    stmts.push({ k: "update", name: sum, value });
-  }
-  return { stmts, rank: known("") };
+  const steps = Math.log2(ceilPow2(length + 1));
+  const [sum, step, wanted, at] = ["sum", "step", "wanted", "at"].map((part) => `${name}_${part}`);
+  const probe = ivalue(at, length);
+  const cond = inside(probe).filter((x) => x.min < 0);
+  const found = before(probe);
+  const exists: Value =
+    cond.length > 0
+      ? { k: "select", dtype: "bool", cond, a: found, b: constValue("bool", 0) }
+      : found;
+  const taken = bool("and", exists, bool("lt", named(wanted), int(length)));
+  const left = indexValue(isub(num(steps - 1), ivar(`${name}_i`, steps)));
+  const stmts: Stmt[] = [
+    { k: "acc", name: sum, dtype: "i32", combine: "sum" },
+    serial(`${name}_i`, num(steps), [
+      bind(step, i32("shl", int(1), left)),
+      bind(wanted, i32("sub", i32("add", named(sum), named(step)), int(1))),
+      {
+        k: "position",
+        name: at,
+        value: i32("min", named(wanted), int(length - 1)),
+        size: length,
+        known: true,
+      },
+      { k: "update", name: sum, value: i32("where", taken, named(step), int(0)) },
+    ]),
+    { k: "position", name, value: named(sum), size: length + 1, known: true },
+  ];
+  return { stmts, rank: ivalue(name, length + 1) };
 }
