@@ -149,9 +149,11 @@ const nameOf = (n: Node): string =>
 const text = ({ file, line, column }: CallSite): string => `${file}:${line}:${column}`;
 
 const plainPath = (url: string): string => url.replace(/^file:\/\/(?=\/)/, "");
+/** Apart from its use: a bundler takes `new URL(…, import.meta.url)` for a file to copy. A classic script has no address. */
+const address: string | undefined = import.meta.url;
 /** The folders whose frames are the framework's own. */
-const ownFolders = ["./", "../nn/"].map((folder) =>
-  plainPath(new URL(folder, import.meta.url).href),
+const ownFolders = (address ? ["./", "../nn/"] : []).map((folder) =>
+  plainPath(new URL(folder, address).href),
 );
 
 /** The innermost frame that is neither the framework's nor the engine's. */

@@ -1,11 +1,12 @@
 /**
  * @file compile(fn): runs fn once per signature and replays what it recorded. The signature is the arguments'
- * structure, shapes, dtypes, devices and static values, the gradient mode, and whatever fn looked at: flags
+ * structure, shapes, dtypes, devices and static values, the gradient mode, autocast, and whatever fn looked at: flags
  * of modules, requiresGrad and the presence of gradients of the cells it met.
  *
  * State is found by cell (trace.ts). Idea: JAX's `jit` for the tracing, PyTorch's CUDA graphs for the replay.
  */
 import { isAnomalyEnabled } from "./anomaly.ts";
+import { autocastType, type HalfType } from "./autocast.ts";
 import { cells } from "./cells.ts";
 import { type Device, defaultDevice, deviceNamed } from "./device.ts";
 import type { DType } from "./dtype.ts";
@@ -44,6 +45,7 @@ interface Signature {
   /** Different cells among the arguments. */
   readonly distinct: number;
   readonly gradMode: boolean;
+  readonly autocast: HalfType | null;
   /** Plans that detectAnomaly checks are other plans. */
   readonly checked: boolean;
   readonly device: DeviceName;
@@ -142,8 +144,9 @@ export class Compiled {
       first: found.indexOf(t),
     }));
     const distinct = new Set(found).size;
-    const mode = { gradMode: isGradEnabled(), checked: isAnomalyEnabled() };
-    return { spec, types, distinct, ...mode, device: defaultDevice().name };
+    const mode = { gradMode: isGradEnabled(), autocast: autocastType() };
+    const place = { checked: isAnomalyEnabled(), device: defaultDevice().name };
+    return { spec, types, distinct, ...mode, ...place };
   }
 
   #trace(tensors: readonly Tensor[], spec: TreeSpec): Recorded {
@@ -175,6 +178,7 @@ export class Compiled {
 function accepts(signature: Signature, args: readonly unknown[], tensors: Tensor[]): boolean {
   const { spec, types, distinct, gradMode, checked, device } = signature;
   if (gradMode !== isGradEnabled() || device !== defaultDevice().name) return false;
+  if (signature.autocast !== autocastType()) return false;
   if (checked !== isAnomalyEnabled()) return false;
   if (!matches(spec, args, tensors)) return false;
   if (types.length > 1 && new Set(tensors).size !== distinct) return false;

@@ -20,6 +20,7 @@ import { checkedPlan } from "./diagnose.ts";
 import type { DType, TypedArray } from "./dtype.ts";
 import { DeviceError, describe, LimitError, OutOfMemoryError, TransformError } from "./errors.ts";
 import { type DeviceName, is, type Node } from "./graph/node.ts";
+import type { Tiles } from "./kernel/gpu/tuned.ts";
 import { nextTurn, Queue } from "./queue.ts";
 import { formatShape, numel, type Shape } from "./shape.ts";
 import { Step, type StepIo } from "./step.ts";
@@ -319,6 +320,8 @@ export interface DeviceOptions extends AdapterOptions {
   budget?: number;
   /** Address width of the generated WebAssembly; 64 serves budgets above 4 GiB. */
   address?: 32 | 64;
+  /** webgpu: forms of matrix products that were measured on its adapter (`npm run tune:gpu`). */
+  tiles?: Tiles;
 }
 
 export interface DeviceInfo {
@@ -426,9 +429,9 @@ function choose(options: DeviceOptions): { readonly device: Device; readonly rea
 let opening: Promise<Device> | null = null;
 
 async function openGpu(options: DeviceOptions): Promise<Device> {
-  const { budget, powerPreference, adapter, features, toggles, dawnBackend } = options;
+  const { budget, powerPreference, adapter, features, toggles, dawnBackend, tiles } = options;
   const known = made.get("webgpu");
-  const settings = { budget, powerPreference, adapter, features, toggles, dawnBackend };
+  const settings = { budget, powerPreference, adapter, features, toggles, dawnBackend, tiles };
   if (known && !known.backend.lost) {
     const set = Object.entries(settings).filter(([, value]) => value !== undefined);
     // What was asked for then is asked for again: the same device.
@@ -443,7 +446,9 @@ async function openGpu(options: DeviceOptions): Promise<Device> {
     );
   }
   const gpu = await requestGpu(options);
-  const device = new Device(new WebGpuBackend(gpu, { ...(budget && { budget }) }));
+  const device = new Device(
+    new WebGpuBackend(gpu, { ...(budget && { budget }), ...(tiles && { tiles }) }),
+  );
   gpuSettings = settings;
   registerDevice(device);
   return device;

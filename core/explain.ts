@@ -59,7 +59,7 @@ function report(title: string, executable: Executable | null): Explanation {
 }
 
 /** 1234567 → "1.23 M": enough digits to compare, a prefix to read. */
-function count(n: number): string {
+export function count(n: number): string {
   const step = n < 1000 ? 0 : Math.min(4, Math.floor(Math.log10(n) / 3));
   const scaled = n / 1000 ** step;
   return `${step === 0 ? n : scaled.toFixed(2)} ${["", "k", "M", "G", "T"][step]}`;

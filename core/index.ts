@@ -6,6 +6,12 @@ import "./ops/methods.ts";
 
 export { isAnomalyEnabled, setDetectAnomaly } from "./anomaly.ts";
 export {
+  type AutocastOptions,
+  autocast,
+  autocastOperators,
+  isAutocastEnabled,
+} from "./autocast.ts";
+export {
   backward,
   detach,
   type GradientsOptions,
@@ -46,6 +52,7 @@ export {
 } from "./functional.ts";
 export type { DeviceName } from "./graph/node.ts";
 export { type GradientHook, HookHandle } from "./hooks.ts";
+export type { Tiles } from "./kernel/gpu/tuned.ts";
 export * from "./ops/activation.ts";
 export * from "./ops/activation-more.ts";
 export * from "./ops/arithmetic.ts";
@@ -117,7 +124,9 @@ export * from "./ops/trig.ts";
 export * from "./ops/unary.ts";
 export * from "./ops/unpooling.ts";
 export * from "./ops/windows.ts";
+export { type KernelProfile, type Profile, type ProfileOptions, profile } from "./profile.ts";
 export * from "./random.ts";
+export type { Roofline } from "./roofline.ts";
 export type { Shape } from "./shape.ts";
 export {
   enableGrad,

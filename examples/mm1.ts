@@ -12,7 +12,7 @@
  */
 import { createHash } from "node:crypto";
 import { join } from "node:path";
-import { compile, deviceInfo, manualSeed, type Tensor, tensor } from "hinode";
+import { autocast, compile, deviceInfo, manualSeed, type Tensor, tensor } from "hinode";
 import { BpeTokenizer, Mm1, type Mm1Config } from "hinode/models";
 import { optim } from "hinode/nn";
 import { shuffledBatches, uniform } from "./data/batches.ts";
@@ -23,7 +23,14 @@ import { captionFile } from "./mm1/caption.ts";
 import { compare, evaluator, mostFrequent, share } from "./mm1/evaluate.ts";
 import { summary, writeOutputs } from "./mm1/outputs.ts";
 import { train } from "./mm1/train.ts";
-import { deviceOption, readOptions, run, startDevice } from "./support/cli.ts";
+import {
+  autocastOf,
+  deviceOption,
+  precisionOption,
+  readOptions,
+  run,
+  startDevice,
+} from "./support/cli.ts";
 import { removeWithLeftovers } from "./support/files.ts";
 import { Progress } from "./support/progress.ts";
 
@@ -44,9 +51,10 @@ const options = readOptions("npm run mm1 -- [options]: trains a tiny MM1 to capt
     help: "an image file: the model in --out captions it, nothing is trained",
   },
   threads: { default: 1, min: 1, integer: true, help: "threads to compute on" },
+  precision: precisionOption,
   device: deviceOption,
 });
-const { steps, batch, lr, seed, out } = options;
+const { steps, batch, lr, seed, out, precision } = options;
 
 const SIZE = 32; // pixels per side
 const VOCABULARY = 1024; // most words of the captions become one token
@@ -104,17 +112,27 @@ await run(async (signal) => {
     manualSeed(seed);
     const model = new Mm1(config);
     const optimizer = new optim.AdamW(model.parameters(), { lr, weightDecay: 0.05 });
+    const scaler = new optim.GradScaler({ enabled: precision === "f16" });
     const step = compile((images: Tensor, ids: Tensor, targets: Tensor) => {
-      const loss = model.loss(images, ids, targets);
+      const loss = autocast(autocastOf(precision), () => model.loss(images, ids, targets));
       optimizer.zeroGrad();
-      loss.backward();
-      optimizer.step();
+      scaler.scale(loss).backward();
+      scaler.step(optimizer);
+      scaler.update();
       return loss;
     });
     const path = join(out, `${label.replaceAll(" ", "-")}.safetensors`);
     const trained = await train({
-      ...{ label, path, model, optimizer, steps, batch, signal, saveEvery: options.save },
-      settings: { steps, batch, lr, seed, device: deviceInfo().name, data: data.slice(0, 12) },
+      ...{ label, path, model, optimizer, scaler, steps, batch, signal, saveEvery: options.save },
+      settings: {
+        steps,
+        batch,
+        lr,
+        seed,
+        precision,
+        device: deviceInfo().name,
+        data: data.slice(0, 12),
+      },
       learningRate: optim.warmupCosine({
         peak: lr,
         steps,

@@ -1,11 +1,18 @@
 /**
  * @file `npm run mnist`: a two-layer perceptron learns handwritten digits; prints the accuracy on the test set.
  */
-import { compile, crossEntropy, manualSeed, noGrad, type Tensor, tensor } from "hinode";
+import { autocast, compile, crossEntropy, manualSeed, noGrad, type Tensor, tensor } from "hinode";
 import { Linear, Module, optim } from "hinode/nn";
 import { shuffledBatches } from "./data/batches.ts";
 import { type LabelledImages, loadMnist } from "./data/idx.ts";
-import { deviceOption, readOptions, run, startDevice } from "./support/cli.ts";
+import {
+  autocastOf,
+  deviceOption,
+  precisionOption,
+  readOptions,
+  run,
+  startDevice,
+} from "./support/cli.ts";
 import { Progress } from "./support/progress.ts";
 
 const options = readOptions("npm run mnist -- [options]: trains a digit classifier", {
@@ -13,6 +20,7 @@ const options = readOptions("npm run mnist -- [options]: trains a digit classifi
   batch: { default: 128, min: 1, integer: true, help: "images per step" },
   lr: { default: 2e-3, help: "peak learning rate" },
   seed: { default: 0, integer: true, help: "seed of weights and order" },
+  precision: precisionOption,
   device: deviceOption,
 });
 
@@ -50,11 +58,14 @@ await run(async (signal) => {
   const model = new Classifier();
   const adamw = new optim.AdamW(model.parameters(), { lr: options.lr });
   const schedule = optim.warmupCosine({ peak: options.lr, steps: options.steps });
+  const mode = autocastOf(options.precision);
+  const scaler = new optim.GradScaler({ enabled: options.precision === "f16" });
   const trainStep = compile((x: Tensor, y: Tensor) => {
-    const loss = crossEntropy(model.forward(x), y);
+    const loss = autocast(mode, () => crossEntropy(model.forward(x), y));
     adamw.zeroGrad();
-    loss.backward();
-    adamw.step();
+    scaler.scale(loss).backward();
+    scaler.step(adamw);
+    scaler.update();
     return loss;
   });
 

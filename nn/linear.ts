@@ -1,5 +1,5 @@
 /** @file Linear and Embedding: the two layers that own a matrix. */
-import { embedding, type Tensor } from "../core/index.ts";
+import { embedding, linear, type Tensor } from "../core/index.ts";
 import { kaimingUniform, normal } from "./init.ts";
 import { Module } from "./module.ts";
 
@@ -17,8 +17,7 @@ export class Linear extends Module {
   }
 
   forward(x: Tensor): Tensor {
-    const y = x.matmul(this.weight.T);
-    return this.bias ? y.add(this.bias) : y;
+    return linear(x, this.weight, this.bias);
   }
 
   override extraRepr(): string {

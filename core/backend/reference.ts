@@ -31,6 +31,7 @@ import { erf, threefry2x32 } from "../math.ts";
 import { numel, type Shape, sameShape, stridesOf } from "../shape.ts";
 import { lowerRegions } from "../transform/region.ts";
 import type { Backend, CanonicalGraph, Executable } from "./backend.ts";
+import { cpuRun, type KernelTime, observer, type Timed } from "./observe.ts";
 
 type Data = Float64Array;
 
@@ -429,11 +430,12 @@ class Program {
       }
   }
 
-  run(context: Context): Data[] {
+  run(context: Context, times: KernelTime[] | null = null): Data[] {
     const values = new Map<Node, Data>();
     const ofRegion = new Map<Node, Data[]>();
     for (const [i, n] of this.#order.entries()) {
       const src = n.src.map((s) => values.get(s)!);
+      const start = times ? performance.now() : 0;
       if (is(n, "region")) ofRegion.set(n, this.#loop(n, src, context));
       else if (is(n, "project")) values.set(n, ofRegion.get(n.src[0])![n.attrs.index]);
       else {
@@ -442,6 +444,8 @@ class Program {
         const moved = kind === "movement" || kind === "structure";
         values.set(n, moved && n.op !== "pad" ? data : settle(data, n.dtype, context.round));
       }
+      // What happens inside a loop is told as one.
+      if (times && computes(n)) times.push({ kernel: timed(n), start, end: performance.now() });
       for (const dead of this.#lastUse[i]) {
         values.delete(dead);
         ofRegion.delete(dead);
@@ -480,6 +484,22 @@ export interface EvaluateOptions {
   readonly round?: boolean;
 }
 
+const computes = ({ op }: Node): boolean => {
+  const { kind } = rules[op];
+  if (op === "reshape") return false;
+  return op === "region" || op === "random" || (kind !== "leaf" && kind !== "structure");
+};
+
+/** A primitive as the profiler sees it. */
+function timed(n: Node): Timed {
+  const size = (x: Node) => numel(x.shape);
+  const bytes = [n, ...n.src].reduce((sum, x) => sum + size(x) * dtypes[x.dtype].bytes, 0);
+  const { kind } = rules[n.op];
+  const work = kind === "elementwise" ? size(n) : kind === "reduce" ? size(n.src[0]) : 0;
+  const flops = n.op === "dot" ? 2 * size(n) * n.src[0].shape[2] : work;
+  return { name: n.op, kind: "primitive", bytes, flops };
+}
+
 /** The values of nodes, row-major, as float64; `feeds` has those of the placeholders. */
 export function evaluate(
   outputs: readonly Node[],
@@ -508,7 +528,10 @@ export class ReferenceBackend implements Backend {
           feeds.set(p, (inputs[i] as ReferenceStorage).data);
         for (const [i, r] of graph.randoms.entries())
           feeds.set(r, words.subarray(3 * i, 3 * i + 3));
-        const out = program.run({ round: true, feeds });
+        const times: KernelTime[] | null = observer ? [] : null;
+        const start = times ? performance.now() : 0;
+        const out = program.run({ round: true, feeds }, times);
+        if (times) observer!.run(cpuRun(this.name, start, times));
         return out.map((data, i) => this.upload(data, graph.outputs[i].dtype));
       },
     };

@@ -19,21 +19,26 @@ import {
   lt,
   num,
 } from "../schedule/symbolic.ts";
-import { type Body, broadcast } from "./attention.ts";
-import { type Parts, read, write } from "./attention-parts.ts";
+import {
+  type Body,
+  broadcast,
+  f32,
+  get,
+  number,
+  type Parts,
+  put,
+  read,
+  write,
+} from "./attention-parts.ts";
 import {
   atLeast0,
   ceilDiv,
   copyRows,
   eachPanel,
-  f32,
-  get,
   inside,
   local,
-  number,
   packPanels,
   panelPad,
-  put,
   tileColumns,
   tileProduct,
   tileRows,

@@ -7,9 +7,18 @@
 import type { Node } from "../graph/node.ts";
 import type { Attention, Region } from "../graph/primitives.ts";
 import type { Group } from "../schedule/group.ts";
-import { type Cond, type Index, simplifyCond } from "../schedule/symbolic.ts";
+import { type Cond, type Index, idiv, num, simplifyCond } from "../schedule/symbolic.ts";
 import type { Evaluator } from "./evaluate.ts";
-import { constValue, narrow, type Stmt, type Value, widen } from "./ir.ts";
+import {
+  constValue,
+  type Kernel,
+  narrow,
+  op,
+  type Stmt,
+  type Value,
+  type ValueOp,
+  widen,
+} from "./ir.ts";
 import type { Operand } from "./matmul.ts";
 
 export interface Sizes {
@@ -74,6 +83,13 @@ export function partsOf(group: Group): Parts {
   return { attention, sizes: sizesOf(q, k, v), q, k, v, ct, lse, delta, mask, results };
 }
 
+/** Recognisable in a report: attention_pass_BxHxLxSxE. */
+export function attentionName({ attention: { pass, causal }, sizes }: Parts): string {
+  const { batch, heads, queries, keys, width } = sizes;
+  const kind = causal ? `${pass}_causal` : pass;
+  return `attention_${kind}_${batch}x${heads}x${queries}x${keys}x${width}`;
+}
+
 /** Floating-point operations: two per multiplication of the products, and about ten for an exponential. */
 export function flopsOf({ attention, sizes }: Parts): number {
   const { batch, heads, queries, keys, width, values } = sizes;
@@ -95,6 +111,14 @@ export function read(ev: Evaluator, n: Node, index: readonly Index[], bounds: Co
   return { stmts, value: { k: "select", dtype: value.dtype, cond: mask, a: value, b: zero } };
 }
 
+/** The head of keys that a head of queries reads. */
+export const headOfKeys = (h: Index, heads: number, shared: number): Index =>
+  idiv(h, heads / shared);
+
+/** Where a broadcast operand is read. */
+export const broadcast = (n: Node, index: readonly Index[]): Index[] =>
+  index.map((x, i) => (n.shape[i] === 1 ? num(0) : x));
+
 /** Stores a result, if somebody needs it. */
 export const write = (
   ev: Evaluator,
@@ -103,3 +127,25 @@ export const write = (
   value: Value,
   mask: Cond = [],
 ): Stmt[] => (n ? [ev.store(n, index, narrow(value, n.dtype), mask)] : []);
+
+// --- values -----------------------------------------------------------------------------------------------------------
+
+export type Body = Pick<Kernel, "range" | "body">;
+
+export const f32 = (name: ValueOp, ...args: Value[]): Value => op(name, "f32", ...args);
+export const number = (value: number): Value => constValue("f32", value);
+export const isLowest = (x: Value): Value => op("eq", "bool", x, number(-Infinity));
+export const isZero = (x: Value): Value => op("eq", "bool", x, number(0));
+/** An element of scratch. */
+export const get = (local: string, index: Index): Value => ({
+  k: "localLoad",
+  dtype: "f32",
+  local,
+  index,
+});
+export const put = (local: string, index: Index, value: Value): Stmt => ({
+  k: "localStore",
+  local,
+  index,
+  value,
+});

@@ -14,7 +14,8 @@ import {
   lt,
   num,
 } from "../schedule/symbolic.ts";
-import { constValue, op, type Stmt, type Value, type ValueOp, variable } from "./ir.ts";
+import { f32, number, put } from "./attention-parts.ts";
+import { type Stmt, type Value, variable } from "./ir.ts";
 import { type Operand, serial, vector } from "./matmul.ts";
 
 export const lanes = 4;
@@ -24,20 +25,6 @@ export const tileColumns = 2 * lanes;
 /** Panels lie a cache line further apart than they are long: see matmul.ts. */
 export const panelPad = 16;
 
-export const f32 = (name: ValueOp, ...args: Value[]): Value => op(name, "f32", ...args);
-export const number = (value: number): Value => constValue("f32", value);
-export const get = (local: string, index: Index): Value => ({
-  k: "localLoad",
-  dtype: "f32",
-  local,
-  index,
-});
-export const put = (local: string, index: Index, value: Value): Stmt => ({
-  k: "localStore",
-  local,
-  index,
-  value,
-});
 export const local = (name: string, size: number): Stmt => ({
   k: "local",
   name,

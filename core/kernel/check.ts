@@ -26,6 +26,8 @@ import {
 import {
   type BufferInfo,
   type Kernel,
+  type MatrixStmt,
+  matrixSide,
   type Stmt,
   takesHalves,
   type Value,
@@ -51,7 +53,16 @@ const everywhere: readonly Stmt["k"][] = [
 const statements: { readonly [T in Target]: ReadonlySet<Stmt["k"]> } = {
   wasm: new Set(everywhere),
   reference: new Set(everywhere),
-  webgpu: new Set([...everywhere, "shared", "barrier", "allReduce"]),
+  webgpu: new Set([
+    ...everywhere,
+    "shared",
+    "barrier",
+    "allReduce",
+    "matrix",
+    "matrixLoad",
+    "matrixMultiply",
+    "matrixStore",
+  ]),
 };
 
 /** Lanes of a vector loop in a GPU kernel: one vec4. */
@@ -74,6 +85,12 @@ type Symbol =
   | {
       readonly k: "local" | "shared";
       readonly dtype: DType;
+      readonly size: number;
+      readonly varies: boolean;
+    }
+  | {
+      readonly k: "matrix";
+      readonly role: string;
       readonly size: number;
       readonly varies: boolean;
     };
@@ -143,9 +160,15 @@ class Checker {
         this.fail(`${threads.extent} invocations per workgroup`);
       names.set(threads.var, { k: "loop", extent: threads.extent, varies: false });
     }
+    const { subgroups } = this.kernel;
+    if (subgroups) {
+      const count = (threads?.extent ?? 0) / subgroups.width;
+      if (!(natural(count) && count > 0)) this.fail(`subgroups of ${subgroups.width} invocations`);
+      names.set(subgroups.var, { k: "loop", extent: count, varies: false });
+    }
     this.block(this.kernel.body, {
       names,
-      apart: new Set(threads ? [threads.var] : []),
+      apart: new Set([threads?.var, subgroups?.var].filter((v) => v !== undefined)),
       alone: false,
       divergent: false,
       facts: [],
@@ -224,6 +247,12 @@ class Checker {
         return;
       case "allReduce":
         this.allReduce(s, scope);
+        return;
+      case "matrix":
+      case "matrixLoad":
+      case "matrixMultiply":
+      case "matrixStore":
+        this.matrix(s, scope);
         return;
       case "localStore": {
         const local = this.local(s.local, scope);
@@ -351,6 +380,37 @@ class Checker {
       this.fail(`groups of ${s.width} among ${extent} invocations`);
   }
 
+  matrix(s: MatrixStmt, scope: Scope): void {
+    this.together(s, scope);
+    if (!this.kernel.subgroups) this.fail("matrices in a kernel without subgroups");
+    if (scope.vector > 0) this.fail("matrices inside a vector loop");
+    if (s.k === "matrix") {
+      if (!(Number.isInteger(s.size) && s.size > 0)) this.fail(`${s.size} matrices`);
+      this.declare(scope, s.name, { k: "matrix", role: s.role, size: s.size, varies: false });
+      return;
+    }
+    const role = (name: string, at: Index): string => {
+      const found = scope.names.get(name);
+      if (found?.k !== "matrix") this.fail(`"${name}" is not a matrix in scope`);
+      this.inBounds(at, found.size, scope, []);
+      return found.role;
+    };
+    const own = role(s.name, s.at);
+    if (s.k === "matrixMultiply") {
+      const factors = `${role(s.left, s.leftAt)} · ${role(s.right, s.rightAt)}`;
+      if (own !== "result" || factors !== "left · right") this.fail(`${own} += ${factors}`);
+      return;
+    }
+    if ((own === "result") !== (s.k === "matrixStore")) this.fail(`a ${own} matrix`);
+    const memory = this.local(s.local, scope);
+    if (memory.k !== "shared") this.fail(`"${s.local}" is private`);
+    this.sameType(own === "result" ? "f32" : "f16", memory.dtype);
+    if (s.stride < matrixSide) this.fail(`rows ${s.stride} apart overlap`);
+    const last = iadd(s.index, num((matrixSide - 1) * (s.stride + 1)));
+    this.inBounds(s.index, memory.size, scope, []);
+    this.inBounds(last, memory.size, scope, []);
+  }
+
   /** Lanes of a vector loop must not share what they write, whether or not they write the same. */
   lanesApart(index: Index, scope: Scope): void {
     if (scope.vector === 0) return;
@@ -409,7 +469,7 @@ class Checker {
         return nothing;
       case "var": {
         const symbol = scope.names.get(v.name);
-        if (!symbol || symbol.k === "loop" || symbol.k === "local" || symbol.k === "shared")
+        if (symbol?.k !== "let" && symbol?.k !== "acc" && symbol?.k !== "position")
           this.fail(`"${v.name}" is not a value in scope`);
         if (scope.filling.has(v.name) && symbol.k === "acc" && symbol.vector !== scope.vector)
           this.fail(`"${v.name}" is read before the vector loop that fills it has ended`);

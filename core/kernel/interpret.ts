@@ -15,6 +15,7 @@ import { KernelError } from "../errors.ts";
 import { threefry2x32 } from "../math.ts";
 import type { Atom, Cond, Index } from "../schedule/symbolic.ts";
 import { reductionLevels } from "./gpu/reduction.ts";
+import { matrixStatement } from "./interpret-matrix.ts";
 import { type Memory, makeMemory, makeTracks, storedAs, type Tracks } from "./interpret-memory.ts";
 import {
   type Accumulator,
@@ -26,7 +27,7 @@ import {
   kindOf,
   unary,
 } from "./interpret-values.ts";
-import type { Kernel, Stmt, Value } from "./ir.ts";
+import { isMatrix, type Kernel, type Stmt, type Value } from "./ir.ts";
 import { formatHead } from "./print.ts";
 
 export interface InterpretOptions {
@@ -76,7 +77,7 @@ type Names = Map<string, Slot>;
 /** Runs in lockstep: invocations wait for one another in it. */
 function waits(s: Stmt): boolean {
   if (s.k === "loop" || s.k === "if") return s.body.some(waits);
-  return s.k === "barrier" || s.k === "allReduce";
+  return s.k === "barrier" || s.k === "allReduce" || isMatrix(s);
 }
 
 class Machine {
@@ -140,9 +141,10 @@ class Machine {
 
   run(begin: number, end: number): InterpretResult {
     const names: Names = new Map();
-    const { range, threads } = this.kernel;
+    const { range, threads, subgroups } = this.kernel;
     const slot = this.declareLoop(names, range.var);
     const threadSlot = threads ? this.declareLoop(names, threads.var) : -1;
+    const subgroupSlot = subgroups ? this.declareLoop(names, subgroups.var) : -1;
     const body = this.lockstep(this.kernel.body, names);
     const count = threads?.extent ?? 1;
     const all = Array.from(
@@ -155,6 +157,7 @@ class Machine {
       all.forEach((one, t) => {
         one.numbers[slot] = i;
         if (threads) one.numbers[threadSlot] = t;
+        if (subgroups) one.numbers[subgroupSlot] = Math.floor(t / subgroups.width);
         one.id = i * count + t + 1;
       });
       body(all);
@@ -345,9 +348,28 @@ class Machine {
     return first;
   }
 
+  declareHeld(names: Names, name: string): number {
+    const slot = this.heldSlots++;
+    names.set(name, { k: "memory", slot });
+    return slot;
+  }
+
+  heldSlot(names: Names, name: string): number {
+    return this.find(name, "memory", names).slot;
+  }
+
+  hold(slot: number, memory: Memory): void {
+    this.held[slot] = memory;
+  }
+
+  memory(slot: number): Memory {
+    return this.held[slot] as Memory;
+  }
+
   /** A statement that invocations wait for one another in. */
   together(s: Stmt, outer: Names): Lockstep {
     if (!this.kernel.threads) this.fail(`${s.k}: the kernel has no invocations to wait for`);
+    if (isMatrix(s)) return matrixStatement<Invocation, Names>(this, s, outer);
     switch (s.k) {
       case "barrier":
         return () => {
@@ -453,8 +475,7 @@ class Machine {
         return () => combine(this.held[slot] as Accumulator, value(), at());
       }
       case "local": {
-        const slot = this.heldSlots++;
-        names.set(s.name, { k: "memory", slot });
+        const slot = this.declareHeld(names, s.name);
         return () => {
           const known = this.held[slot] as Memory | undefined;
           if (known) known.tracks?.written.fill(0);
@@ -462,8 +483,7 @@ class Machine {
         };
       }
       case "shared": {
-        const slot = this.heldSlots++;
-        names.set(s.name, { k: "memory", slot });
+        const slot = this.declareHeld(names, s.name);
         const memory = makeMemory(s.name, s.dtype, s.size, "workgroup", this.detect);
         this.workgroup.push(memory);
         return () => {
@@ -514,8 +534,7 @@ class Machine {
           this.numbers[slot] = inside ? v : 0;
         };
       }
-      case "barrier":
-      case "allReduce":
+      default:
         return this.fail(`${s.k} inside a statement that runs alone`);
     }
   }

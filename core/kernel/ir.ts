@@ -161,7 +161,55 @@ export type Stmt =
   | { readonly k: "barrier" }
   /** GPU: combines an accumulator over groups of `width` neighbouring invocations (a power of two that divides their
    *  number), in a fixed order; all of a group then hold the result. In uniform control flow only. */
-  | { readonly k: "allReduce"; readonly name: string; readonly width: number };
+  | { readonly k: "allReduce"; readonly name: string; readonly width: number }
+  | MatrixStmt;
+
+/**
+ * GPU: matrices of 16 × 16 that the invocations of a subgroup hold together (tensor cores): factors of f16, results of f32.
+ * Only in control flow that is uniform in the workgroup, and outside of vector loops; which of `size` matrices is meant
+ * must be a number once loops are unrolled. Workgroup memory needs a barrier between a matrix and single elements.
+ */
+export type MatrixStmt =
+  /** Declares `size` matrices. Results start at 0. */
+  | {
+      readonly k: "matrix";
+      readonly name: string;
+      readonly role: "left" | "right" | "result";
+      readonly size: number;
+    }
+  /** Element (i, j) of name[at] is shared[index + stride·i + j], or shared[index + i + stride·j] if transposed. */
+  | {
+      readonly k: "matrixLoad";
+      readonly name: string;
+      readonly at: Index;
+      readonly local: string;
+      readonly index: Index;
+      readonly stride: number;
+      readonly transposed: boolean;
+    }
+  /** name[at] += left[leftAt] · right[rightAt] */
+  | {
+      readonly k: "matrixMultiply";
+      readonly name: string;
+      readonly at: Index;
+      readonly left: string;
+      readonly leftAt: Index;
+      readonly right: string;
+      readonly rightAt: Index;
+    }
+  /** shared[index + stride·i + j] = element (i, j) of the result name[at]. */
+  | {
+      readonly k: "matrixStore";
+      readonly name: string;
+      readonly at: Index;
+      readonly local: string;
+      readonly index: Index;
+      readonly stride: number;
+    };
+
+/** Rows and columns of a matrix that a subgroup holds. */
+export const matrixSide = 16;
+export const isMatrix = (s: Stmt): s is MatrixStmt => s.k.startsWith("matrix");
 
 export interface BufferInfo {
   readonly dtype: DType;
@@ -193,6 +241,8 @@ export interface Kernel {
   readonly range: { readonly var: string; readonly extent: number };
   /** GPU: the invocations of a workgroup; the body is the program of each. */
   readonly threads?: { readonly var: string; readonly extent: number };
+  /** GPU: for kernels with matrices, the number of the subgroup, and how many invocations each has. */
+  readonly subgroups?: { readonly var: string; readonly width: number };
   readonly body: readonly Stmt[];
   readonly flops: number;
 }

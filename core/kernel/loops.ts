@@ -135,6 +135,11 @@ export function mapIndices(stmts: readonly Stmt[], env: ReadonlyMap<string, Inde
       case "storeAdd":
       case "localStore":
         return { ...s, index: at(s.index), value: value(s.value) };
+      case "matrixLoad":
+      case "matrixStore":
+        return { ...s, at: at(s.at), index: at(s.index) };
+      case "matrixMultiply":
+        return { ...s, at: at(s.at), leftAt: at(s.leftAt), rightAt: at(s.rightAt) };
       default:
         return s;
     }

@@ -97,7 +97,8 @@ export function matmulKernel(spec: MatmulSpec): Kernel {
 }
 
 /** At most `tile`, so that the last tile is not much smaller than the others: 8 rows are 4 + 4, not 6 + 2. */
-export const evenTile = (size: number, tile: number): number => Math.ceil(size / Math.ceil(size / tile));
+export const evenTile = (size: number, tile: number): number =>
+  Math.ceil(size / Math.ceil(size / tile));
 export const roundUp = (x: number, to: number): number => Math.ceil(x / to) * to;
 
 // --- axes in tiles and blocks -------------------------------------------------------------------------------
@@ -149,7 +150,12 @@ export function eachTile(
   return out;
 }
 
-export const serial = (name: string, extent: Index, body: readonly Stmt[], unroll?: number): Stmt => ({
+export const serial = (
+  name: string,
+  extent: Index,
+  body: readonly Stmt[],
+  unroll?: number,
+): Stmt => ({
   k: "loop",
   mode: "serial",
   var: name,
@@ -158,7 +164,12 @@ export const serial = (name: string, extent: Index, body: readonly Stmt[], unrol
   ...(unroll ? { unroll } : {}),
 });
 
-export const vector = (name: string, extent: Index, body: readonly Stmt[], unroll?: number): Stmt => ({
+export const vector = (
+  name: string,
+  extent: Index,
+  body: readonly Stmt[],
+  unroll?: number,
+): Stmt => ({
   k: "loop",
   mode: "vector",
   var: name,

@@ -3,7 +3,7 @@
  * print as buf0, buf1, …, scalars as word0, word1, …; a constant shows its type by its form (1.0 f32, 1 i32, 1u u32).
  */
 import type { Atom, Cond, Index } from "../schedule/symbolic.ts";
-import type { Kernel, Stmt, Value } from "./ir.ts";
+import type { Kernel, MatrixStmt, Stmt, Value } from "./ir.ts";
 
 export function formatIndex(x: Index): string {
   // 50 - 8*p rather than -8*p + 50.
@@ -112,6 +112,9 @@ export function formatValue(v: Value): string {
   }
 }
 
+const matrixAt = (s: Extract<MatrixStmt, { k: "matrixLoad" | "matrixStore" }>): string =>
+  `matrix ${s.local}[${formatIndex(s.index)} by ${s.stride}]`;
+
 /** The statement without its body. */
 export function formatHead(s: Stmt): string {
   switch (s.k) {
@@ -146,6 +149,18 @@ export function formatHead(s: Stmt): string {
       return "barrier";
     case "allReduce":
       return `allReduce ${s.name} over ${s.width}`;
+    case "matrix":
+      return `matrix ${s.name}: ${s.role}[${s.size}]`;
+    case "matrixLoad": {
+      const order = s.transposed ? " transposed" : "";
+      return `${s.name}[${formatIndex(s.at)}] = ${matrixAt(s)}${order}`;
+    }
+    case "matrixMultiply": {
+      const left = `${s.left}[${formatIndex(s.leftAt)}]`;
+      return `${s.name}[${formatIndex(s.at)}] += ${left} * ${s.right}[${formatIndex(s.rightAt)}]`;
+    }
+    case "matrixStore":
+      return `${matrixAt(s)} = ${s.name}[${formatIndex(s.at)}]`;
   }
 }
 
@@ -163,8 +178,9 @@ export function formatStmts(body: readonly Stmt[], indent = ""): string {
 export function formatKernel(kernel: Kernel): string {
   const buffers = kernel.buffers.map((b, i) => `buf${i}: ${b.access} ${b.dtype}[${b.size}]`);
   if (kernel.scalars > 0) buffers.push(`${kernel.scalars} scalars`);
-  const { range, threads } = kernel;
-  const invocations = threads ? `, threads ${threads.var} < ${threads.extent}` : "";
+  const { range, threads, subgroups } = kernel;
+  const groups = subgroups ? `, subgroups ${subgroups.var} of ${subgroups.width}` : "";
+  const invocations = threads ? `, threads ${threads.var} < ${threads.extent}${groups}` : "";
   return (
     `${kernel.kind} ${kernel.name}(${buffers.join(", ")})\n` +
     `parallel ${range.var} < ${range.extent}${invocations} {\n${formatStmts(kernel.body, "  ")}}\n`

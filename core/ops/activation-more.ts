@@ -27,7 +27,7 @@ export function celu(x: Tensor, alpha = 1): Tensor {
 
 /** `1.0507·elu(x, 1.6733)`, which keeps mean 0 and variance 1 (Klambauer et al. 2017, arXiv 1706.02515). */
 export function selu(x: Tensor): Tensor {
-  if (isHalfTensor(x)) return inFloat32(selu, x);
+  if (isHalfTensor(x)) return inFloat32("selu", selu, x);
   return elu(x, 1.6732632423543772).mul(1.0507009873554805);
 }
 
@@ -75,7 +75,7 @@ export function threshold(x: Tensor, threshold: number, value: number): Tensor {
 
 /** The first half along `dim` times the sigmoid of the second (Dauphin et al. 2017, arXiv 1612.08083). */
 export function glu(x: Tensor, dim = -1): Tensor {
-  if (isHalfTensor(x)) return inFloat32(glu, x, dim);
+  if (isHalfTensor(x)) return inFloat32("glu", glu, x, dim);
   const n = floatNode("glu", x);
   const axis = axisOf("glu", dim, n.shape.length);
   const size = n.shape[axis] ?? 1;

@@ -135,7 +135,7 @@ export function minimum(a: Operand, b: Operand): Tensor {
 
 /** `start + weight·(end - start)`; exact at both ends, as PyTorch's lerp. */
 export function lerp(start: Tensor, end: Tensor, weight: Tensor | number): Tensor {
-  if (isHalfTensor(start)) return inFloat32(lerp, start, end, weight);
+  if (isHalfTensor(start)) return inFloat32("lerp", lerp, start, end, weight);
   const [x, y] = floatPair("lerp", start, end);
   const w = operandOf("lerp", weight, x.dtype);
   const d = g.sub(y, x);
@@ -153,7 +153,7 @@ export function addcmul(
   b: Operand,
   options: { value?: number } = {},
 ): Tensor {
-  if (isHalfTensor(x)) return inFloat32(addcmul, x, a, b, options);
+  if (isHalfTensor(x)) return inFloat32("addcmul", addcmul, x, a, b, options);
   return add(x, mul(a, b), { alpha: options.value });
 }
 
@@ -164,7 +164,7 @@ export function addcdiv(
   b: Operand,
   options: { value?: number } = {},
 ): Tensor {
-  if (isHalfTensor(x)) return inFloat32(addcdiv, x, a, b, options);
+  if (isHalfTensor(x)) return inFloat32("addcdiv", addcdiv, x, a, b, options);
   return add(x, div(a, b), { alpha: options.value });
 }
 

@@ -39,7 +39,14 @@ export function scaledDotProductAttention(
   const alike = [key, value].every((t) => t instanceof Tensor && t.dtype === query.dtype);
   // Kernels of attention take halves as they are; all else is computed in f32.
   if (isHalfTensor(query) && !(alike && dropoutP === 0))
-    return inFloat32(scaledDotProductAttention, query, key, value, options);
+    return inFloat32(
+      "scaledDotProductAttention",
+      scaledDotProductAttention,
+      query,
+      key,
+      value,
+      options,
+    );
   const [q, k, v] = [query, key, value].map((t) => floatNode(op, t));
   const mask = maskNode(op, options);
   const { lead, args } = inFourAxes(op, [q, k, v], mask, options.enableGqa ?? false);
@@ -64,7 +71,8 @@ export function attentionWeights(
   key: Tensor,
   options: Omit<AttentionOptions, "enableGqa"> = {},
 ): Tensor {
-  if (isHalfTensor(query)) return inFloat32(attentionWeights, query, key, options);
+  if (isHalfTensor(query))
+    return inFloat32("attentionWeights", attentionWeights, query, key, options);
   const op = "attentionWeights";
   const [q, k] = [floatNode(op, query), floatNode(op, key)];
   const { isCausal = false, dropoutP = 0, scale } = options;
@@ -80,7 +88,9 @@ function maskNode(op: string, { attnMask, isCausal }: AttentionOptions): Node | 
       describe(op, "attnMask or isCausal", "both", "combine them in the mask"),
     );
   const mask = nodeOf(op, attnMask);
-  return mask.dtype === "bool" ? mask : floatNode(op, attnMask);
+  if (mask.dtype !== "bool") floatNode(op, attnMask);
+  // As it is, also in autocast: -1e9 would be infinite in f16, and scores are f32 anyway.
+  return attnMask.node;
 }
 
 /** q [B, H, L, E], k [B, K, S, E], v [B, K, S, V] and the mask; `lead` = [..., H] are the axes that B and H stand for. */

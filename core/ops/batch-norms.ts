@@ -83,7 +83,7 @@ export function groupNorm(
   bias?: Tensor | null,
   eps = 1e-5,
 ): Tensor {
-  if (isHalfTensor(x)) return inFloat32(groupNorm, x, groups, weight, bias, eps);
+  if (isHalfTensor(x)) return inFloat32("groupNorm", groupNorm, x, groups, weight, bias, eps);
   const n = channels("groupNorm", x, 2);
   if (!(Number.isInteger(groups) && groups > 0) || n.shape[1] % groups !== 0)
     throw new ArgumentError(
@@ -105,7 +105,7 @@ export function instanceNorm(
   bias?: Tensor | null,
   eps = 1e-5,
 ): Tensor {
-  if (isHalfTensor(x)) return inFloat32(instanceNorm, x, weight, bias, eps);
+  if (isHalfTensor(x)) return inFloat32("instanceNorm", instanceNorm, x, weight, bias, eps);
   const n = channels("instanceNorm", x, 3);
   const places = [...n.shape.keys()].slice(2);
   return affine("instanceNorm", standardised(n, places, eps), weight, bias);
@@ -122,7 +122,8 @@ export function localResponseNorm(
   beta = 0.75,
   k = 1,
 ): Tensor {
-  if (isHalfTensor(x)) return inFloat32(localResponseNorm, x, size, alpha, beta, k);
+  if (isHalfTensor(x))
+    return inFloat32("localResponseNorm", localResponseNorm, x, size, alpha, beta, k);
   const n = channels("localResponseNorm", x, 3);
   if (!(Number.isInteger(size) && size > 0))
     throw new ArgumentError(describe("localResponseNorm", "a positive size", String(size)));

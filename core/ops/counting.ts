@@ -12,7 +12,7 @@ import { describeNode, floatNode, inFloat32, isHalfTensor, nodeOf } from "./prom
  * counted. With min = max the range is that of the data. The result has x's dtype.
  */
 export function histc(x: Tensor, bins = 100, min = 0, max = 0): Tensor {
-  if (isHalfTensor(x)) return inFloat32(histc, x, bins, min, max);
+  if (isHalfTensor(x)) return inFloat32("histc", histc, x, bins, min, max);
   const n = floatNode("histc", x);
   if (!(Number.isInteger(bins) && bins > 0 && max >= min))
     throw new ArgumentError(

@@ -38,7 +38,7 @@ export function cummin(x: Tensor, dim: number): ValuesAndIndices {
  * small first elements keep their digits beside large later ones.
  */
 export function logcumsumexp(x: Tensor, dim: number): Tensor {
-  if (isHalfTensor(x)) return inFloat32(logcumsumexp, x, dim);
+  if (isHalfTensor(x)) return inFloat32("logcumsumexp", logcumsumexp, x, dim);
   const { node, axis, count, restore } = linesOf("logcumsumexp", floatNode("logcumsumexp", x), dim);
   if (count === 0) return fromNode(restore(node));
   const zero = g.scalarLike(node, 0);

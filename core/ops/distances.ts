@@ -23,7 +23,7 @@ export function matrixNorm(
   dim: readonly [number, number] = [-2, -1],
   keepdim = false,
 ): Tensor {
-  if (isHalfTensor(x)) return inFloat32(matrixNorm, x, ord, dim, keepdim);
+  if (isHalfTensor(x)) return inFloat32("matrixNorm", matrixNorm, x, ord, dim, keepdim);
   const n = floatNode("matrixNorm", x);
   const [rows, columns] = dim.map((d) => axisOf("matrixNorm", d, n.shape.length));
   if (rows === columns || n.shape.length < 2)
@@ -47,7 +47,7 @@ export function matrixNorm(
  * rows the squares are taken apart, |a|² + |b|² - 2·a·b, which is a matrix product but loses digits for near points.
  */
 export function cdist(a: Tensor, b: Tensor, p = 2): Tensor {
-  if (isHalfTensor(a)) return inFloat32(cdist, a, b, p);
+  if (isHalfTensor(a)) return inFloat32("cdist", cdist, a, b, p);
   const [x, y] = floatPair("cdist", a, b);
   if (x.shape.length < 2 || y.shape.length < 2 || x.shape.at(-1) !== y.shape.at(-1))
     throw new ShapeError(
@@ -68,7 +68,7 @@ export function cdist(a: Tensor, b: Tensor, p = 2): Tensor {
 
 /** Distances of all pairs of different rows, [N, M] → [N·(N - 1)/2]: the upper triangle of cdist, row by row. */
 export function pdist(x: Tensor, p = 2): Tensor {
-  if (isHalfTensor(x)) return inFloat32(pdist, x, p);
+  if (isHalfTensor(x)) return inFloat32("pdist", pdist, x, p);
   const n = floatNode("pdist", x);
   if (n.shape.length !== 2) throw new ShapeError(describe("pdist", "[N, M]", describeNode(n)));
   const pairs = triuIndices(n.shape[0], n.shape[0], 1);

@@ -10,7 +10,7 @@ import { broadcast, formatShape, type Shape } from "../shape.ts";
 import { fromNode, type Tensor } from "../tensor.ts";
 import { axisOf } from "./axes.ts";
 import { indexSelectNode, wrapIndex } from "./lookup.ts";
-import { describeNode, indexNode, nodeOf } from "./promotion.ts";
+import { describeNode, indexNode, nodeOf, widest } from "./promotion.ts";
 
 /**
  * `out[i][j][k] = x[index[i][j][k]][j][k]` for dim 0, likewise for other dims. The index has as
@@ -66,11 +66,8 @@ export function indexSelect(x: Tensor, dim: number, index: Tensor): Tensor {
  * axis.
  */
 export function scatterAdd(x: Tensor, dim: number, index: Tensor, source: Tensor): Tensor {
-  const [n, i, s] = [
-    nodeOf("scatterAdd", x),
-    indexNode("scatterAdd", index),
-    nodeOf("scatterAdd", source),
-  ];
+  const [n, s] = widest("scatterAdd", nodeOf("scatterAdd", x), nodeOf("scatterAdd", source));
+  const i = indexNode("scatterAdd", index);
   const axis = axisOf("scatterAdd", dim, n.shape.length);
   if (s.dtype !== n.dtype)
     throw new ArgumentError(

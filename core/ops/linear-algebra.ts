@@ -235,7 +235,7 @@ function ranked(op: string, a: Tensor, rankA: number, b: Tensor, rankB: number):
 }
 
 function scaledSum(op: string, x: Tensor, product: Tensor, options: ScaledOptions): Tensor {
-  if (isHalfTensor(product)) return inFloat32(scaledSum, op, x, product, options);
+  if (isHalfTensor(product)) return inFloat32(op, scaledSum, op, x, product, options);
   const { beta = 1, alpha = 1 } = options;
   if (!isFloat(product.dtype) && !(Number.isInteger(beta) && Number.isInteger(alpha)))
     throw new DTypeError(describe(op, "integral factors for integers", `${beta}, ${alpha}`));

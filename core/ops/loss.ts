@@ -66,7 +66,7 @@ export function crossEntropy(
   target: Tensor,
   options: CrossEntropyOptions = {},
 ): Tensor {
-  if (isHalfTensor(logits)) return inFloat32(crossEntropy, logits, target, options);
+  if (isHalfTensor(logits)) return inFloat32("crossEntropy", crossEntropy, logits, target, options);
   const { reduction = "mean", ignoreIndex, labelSmoothing = 0, weight } = options;
   const x = floatNode("crossEntropy", logits);
   if (!(labelSmoothing >= 0 && labelSmoothing <= 1))
@@ -105,7 +105,8 @@ export function nllLoss(
   target: Tensor,
   options: ClassLossOptions = {},
 ): Tensor {
-  if (isHalfTensor(logProbabilities)) return inFloat32(nllLoss, logProbabilities, target, options);
+  if (isHalfTensor(logProbabilities))
+    return inFloat32("nllLoss", nllLoss, logProbabilities, target, options);
   const { reduction = "mean", ignoreIndex, weight } = options;
   const x = floatNode("nllLoss", logProbabilities);
   const axis = classAxis("nllLoss", x);
@@ -115,13 +116,13 @@ export function nllLoss(
 
 /** `(input - target)²`. */
 export function mseLoss(input: Tensor, target: Tensor, options: ElementLossOptions = {}): Tensor {
-  if (isHalfTensor(input)) return inFloat32(mseLoss, input, target, options);
+  if (isHalfTensor(input)) return inFloat32("mseLoss", mseLoss, input, target, options);
   return elementLoss("mseLoss", square, input, target, options);
 }
 
 /** `|input - target|`. */
 export function l1Loss(input: Tensor, target: Tensor, options: ElementLossOptions = {}): Tensor {
-  if (isHalfTensor(input)) return inFloat32(l1Loss, input, target, options);
+  if (isHalfTensor(input)) return inFloat32("l1Loss", l1Loss, input, target, options);
   return elementLoss("l1Loss", g.abs, input, target, options);
 }
 
@@ -134,7 +135,14 @@ export function binaryCrossEntropyWithLogits(
   target: Tensor,
   options: BinaryLossOptions = {},
 ): Tensor {
-  if (isHalfTensor(input)) return inFloat32(binaryCrossEntropyWithLogits, input, target, options);
+  if (isHalfTensor(input))
+    return inFloat32(
+      "binaryCrossEntropyWithLogits",
+      binaryCrossEntropyWithLogits,
+      input,
+      target,
+      options,
+    );
   const { reduction = "mean", weight, posWeight } = options;
   const op = "binaryCrossEntropyWithLogits";
   const [x, t] = [floatNode(op, input), floatNode(op, target)];

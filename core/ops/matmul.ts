@@ -9,7 +9,7 @@ import * as g from "../graph/build.ts";
 import type { Node } from "../graph/node.ts";
 import { broadcast, numel, type Shape, sameShape } from "../shape.ts";
 import { fromNode, type Tensor } from "../tensor.ts";
-import { describeNode, nodeOf } from "./promotion.ts";
+import { describeNode, nodeOf, widest } from "./promotion.ts";
 
 /**
  * The matrix product with PyTorch's rules: 1-d · 1-d is a scalar; a 1-d operand is a row on the
@@ -135,7 +135,7 @@ function batched(x: Node, y: Node, { lead, leadA, leadB, m, k, n }: Sizes): Node
 }
 
 function operands(op: string, a: Tensor, b: Tensor): [Node, Node] {
-  const [x, y] = [nodeOf(op, a), nodeOf(op, b)];
+  const [x, y] = widest(op, nodeOf(op, a), nodeOf(op, b));
   if (x.dtype !== y.dtype || x.dtype === "bool")
     throw new DTypeError(
       describe(

@@ -38,7 +38,7 @@ export interface TripletOptions extends MarginLossOptions {
 
 /** The cosine of the angle between vectors along `dim`: `x1·x2/(max(|x1|, eps)·max(|x2|, eps))`; they broadcast. */
 export function cosineSimilarity(x1: Tensor, x2: Tensor, dim = 1, eps = 1e-8): Tensor {
-  if (isHalfTensor(x1)) return inFloat32(cosineSimilarity, x1, x2, dim, eps);
+  if (isHalfTensor(x1)) return inFloat32("cosineSimilarity", cosineSimilarity, x1, x2, dim, eps);
   const [a, b] = floatPair("cosineSimilarity", x1, x2);
   const rank = Math.max(a.shape.length, b.shape.length);
   const axis = axisOf("cosineSimilarity", dim, rank);
@@ -59,7 +59,8 @@ export function pairwiseDistance(
   eps = 1e-6,
   keepdim = false,
 ): Tensor {
-  if (isHalfTensor(x1)) return inFloat32(pairwiseDistance, x1, x2, p, eps, keepdim);
+  if (isHalfTensor(x1))
+    return inFloat32("pairwiseDistance", pairwiseDistance, x1, x2, p, eps, keepdim);
   const [a, b] = floatPair("pairwiseDistance", x1, x2);
   const d = g.add(g.sub(a, b), lit(a, eps));
   if (d.shape.length === 0)
@@ -76,7 +77,8 @@ export function cosineEmbeddingLoss(
   target: Tensor,
   options: MarginLossOptions = {},
 ): Tensor {
-  if (isHalfTensor(x1)) return inFloat32(cosineEmbeddingLoss, x1, x2, target, options);
+  if (isHalfTensor(x1))
+    return inFloat32("cosineEmbeddingLoss", cosineEmbeddingLoss, x1, x2, target, options);
   const { reduction = "mean", margin = 0 } = options;
   const op = "cosineEmbeddingLoss";
   const [a, b] = floatPair(op, x1, x2);
@@ -106,7 +108,7 @@ export function tripletMarginLoss(
   options: TripletOptions = {},
 ): Tensor {
   if (isHalfTensor(anchor))
-    return inFloat32(tripletMarginLoss, anchor, positive, negative, options);
+    return inFloat32("tripletMarginLoss", tripletMarginLoss, anchor, positive, negative, options);
   const { reduction = "mean", margin = 1, p = 2, eps = 1e-6, swap = false } = options;
   const distance = (a: Tensor, b: Tensor): Node => pairwiseDistance(a, b, p, eps).node;
   const near = distance(anchor, positive);
@@ -123,7 +125,8 @@ export function marginRankingLoss(
   target: Tensor,
   options: MarginLossOptions = {},
 ): Tensor {
-  if (isHalfTensor(x1)) return inFloat32(marginRankingLoss, x1, x2, target, options);
+  if (isHalfTensor(x1))
+    return inFloat32("marginRankingLoss", marginRankingLoss, x1, x2, target, options);
   const { reduction = "mean", margin = 0 } = options;
   const op = "marginRankingLoss";
   const [a, b] = floatPair(op, x1, x2);
@@ -145,5 +148,5 @@ export function bilinear(x1: Tensor, x2: Tensor, weight: Tensor, bias?: Tensor |
       ),
     );
   const product = einsum("...i,kij,...j->...k", x1, weight, x2);
-  return bias ? add(product, bias) : product;
+  return bias ? add(product, fromNode(floatNode("bilinear", bias))) : product;
 }

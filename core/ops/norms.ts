@@ -11,12 +11,12 @@ import { formatShape, type Shape, sameShape } from "../shape.ts";
 import { fromNode, type Tensor } from "../tensor.ts";
 import { axesOf, axisOf, type Dim, kept } from "./axes.ts";
 import { rsqrt, square } from "./compose.ts";
-import { describeNode, floatNode, inFloat32, inWide, isHalfTensor } from "./promotion.ts";
+import { describeNode, floatNode, inFloat32, inWide, isHalfTensor, nodeOf } from "./promotion.ts";
 import { logSoftmaxNode, logsumexpNode, meanNode, moments, softmaxNode } from "./reductions.ts";
 
 /** `log Σ eˣ` over `dim`; stable, also for infinite elements. */
 export function logsumexp(x: Tensor, dim?: Dim, keepdim = false): Tensor {
-  if (isHalfTensor(x)) return inFloat32(logsumexp, x, dim, keepdim);
+  if (isHalfTensor(x)) return inFloat32("logsumexp", logsumexp, x, dim, keepdim);
   const n = floatNode("logsumexp", x);
   const axes = axesOf("logsumexp", dim, n.shape.length);
   const result = logsumexpNode(n, axes);
@@ -46,7 +46,8 @@ export function layerNorm(
   bias?: Tensor | null,
   eps = 1e-5,
 ): Tensor {
-  if (isHalfTensor(x)) return inFloat32(layerNorm, x, normalizedShape, weight, bias, eps);
+  if (isHalfTensor(x))
+    return inFloat32("layerNorm", layerNorm, x, normalizedShape, weight, bias, eps);
   const { n, axes } = trailing("layerNorm", x, normalizedShape);
   const { centred, variance } = moments(n, axes, 0);
   const scale = rsqrt(g.add(kept(variance, axes, n), g.scalarLike(n, Math.fround(eps))));
@@ -64,7 +65,7 @@ export function rmsNorm(
   weight?: Tensor | null,
   eps = 2 ** -23,
 ): Tensor {
-  if (isHalfTensor(x)) return inFloat32(rmsNorm, x, normalizedShape, weight, eps);
+  if (isHalfTensor(x)) return inFloat32("rmsNorm", rmsNorm, x, normalizedShape, weight, eps);
   const { n, axes } = trailing("rmsNorm", x, normalizedShape);
   const power = kept(meanNode(square(n), axes), axes, n);
   const scale = rsqrt(g.add(power, g.scalarLike(n, Math.fround(eps))));
@@ -73,7 +74,7 @@ export function rmsNorm(
 
 /** x divided by its p-norm along `dim`, or by `eps` where that is larger. */
 export function normalize(x: Tensor, p = 2, dim = 1, eps = 1e-12): Tensor {
-  if (isHalfTensor(x)) return inFloat32(normalize, x, p, dim, eps);
+  if (isHalfTensor(x)) return inFloat32("normalize", normalize, x, p, dim, eps);
   return x.div(x.norm(p, dim, true).clampMin(eps));
 }
 
@@ -108,7 +109,7 @@ function affine(
 ): Tensor {
   const shape = axes.map((a) => n.shape[a]);
   const checked = (name: string, t: Tensor): Node => {
-    const p = t.node;
+    const p = nodeOf(op, t);
     if (!sameShape(p.shape, shape))
       throw new ShapeError(describe(op, `${name} of shape ${formatShape(shape)}`, describeNode(p)));
     if (!isFloat(p.dtype)) throw new DTypeError(describe(op, `a float ${name}`, describeNode(p)));

@@ -243,7 +243,7 @@ function avgPool(
   kernelSize: PerAxis,
   settings: AvgPoolOptions = {},
 ): Tensor {
-  if (isHalfTensor(input)) return inFloat32(avgPool, op, rank, input, kernelSize, settings);
+  if (isHalfTensor(input)) return inFloat32(op, avgPool, op, rank, input, kernelSize, settings);
   const { countIncludePad = true, divisorOverride, ...options } = settings;
   const pool = prepare(op, rank, input, kernelSize, options);
   const total = g.sum(flatWindows(pool.x, pool, 0), [rank + 2]);

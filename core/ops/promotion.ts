@@ -9,6 +9,7 @@
  * What consists of several primitives is computed in f32 for halves (f16, bf16) and rounded once, as PyTorch's kernels do:
  * `inFloat32` for operators, `inWide` for their formulas.
  */
+import { autocastPolicy, autocastType } from "../autocast.ts";
 import { type DType, dtypes, isFloat, isHalf, isInt, promote, roundTo } from "../dtype.ts";
 import { ArgumentError, DTypeError, describe } from "../errors.ts";
 import * as g from "../graph/build.ts";
@@ -27,10 +28,26 @@ const describeOperand = (x: unknown): string =>
 
 /** The node of a tensor argument; anything else is refused with the operator's name. */
 export function nodeOf(op: string, x: unknown): Node {
-  if (x instanceof Tensor) return x.node;
+  if (x instanceof Tensor) return autocasted(op, x.node);
   throw new ArgumentError(
     describe(op, "a Tensor", describeOperand(x), "make one with tensor(data)"),
   );
+}
+
+/** In autocast a float operand has the type that the operator's row in autocast.ts names. */
+function autocasted(op: string, n: Node): Node {
+  const half = autocastType();
+  if (half === null || !isFloat(n.dtype)) return n;
+  const policy = autocastPolicy(op);
+  if (policy === "half") return g.cast(n, half);
+  return policy === "f32" ? g.cast(n, "f32") : n;
+}
+
+/** In autocast the floats among the operands of an operator of the row "widest" get one type. */
+export function widest(op: string, ...nodes: Node[]): Node[] {
+  if (autocastType() === null || autocastPolicy(op) !== "widest") return nodes;
+  const floats = nodes.filter((n) => isFloat(n.dtype)).map((n) => n.dtype);
+  return nodes.map((n) => (isFloat(n.dtype) ? g.cast(n, floats.reduce(promote)) : n));
 }
 
 /** Refuses other names, such as PyTorch's "float32". */
@@ -83,7 +100,7 @@ function promoteNodes(a: Node, b: Node): DType {
 
 function operandNode(op: string, x: Operand): Node | number | boolean {
   if (typeof x === "number" || typeof x === "boolean") return x;
-  if (x instanceof Tensor) return x.node;
+  if (x instanceof Tensor) return autocasted(op, x.node);
   throw new ArgumentError(describe(op, "a Tensor, number or boolean", describeOperand(x)));
 }
 
@@ -149,9 +166,13 @@ export const isHalfTensor = (x: unknown): boolean => x instanceof Tensor && isHa
 
 /**
  * `f(...args)` with every half among the arguments, also in an object of options, as f32. Results in f32 are rounded to the
- * type of the first half.
+ * type of the first half, unless in autocast `op` has f32 results.
  */
-export function inFloat32<A extends readonly unknown[], R>(f: (...args: A) => R, ...args: A): R {
+export function inFloat32<A extends readonly unknown[], R>(
+  op: string,
+  f: (...args: A) => R,
+  ...args: A
+): R {
   const { dtype } = args.find(isHalfTensor) as Tensor;
   const wide = (x: unknown): unknown => (isHalfTensor(x) ? as(x as Tensor, "f32") : x);
   const plain = (x: unknown): x is object =>
@@ -159,11 +180,14 @@ export function inFloat32<A extends readonly unknown[], R>(f: (...args: A) => R,
   const all = args.map((x) =>
     plain(x) ? Object.fromEntries(Object.entries(x).map(([k, v]) => [k, wide(v)])) : wide(x),
   );
-  const narrow = (x: unknown): unknown =>
-    x instanceof Tensor && x.dtype === "f32" ? as(x, dtype) : x;
   const result = f(...(all as unknown as A));
+  const policy = autocastType() && autocastPolicy(op);
+  if (policy === "f32" || (policy === "widest" && args.some(isFloat32Tensor))) return result;
+  const narrow = (x: unknown): unknown => (isFloat32Tensor(x) ? as(x as Tensor, dtype) : x);
   return (Array.isArray(result) ? result.map(narrow) : narrow(result)) as R;
 }
+
+const isFloat32Tensor = (x: unknown): boolean => x instanceof Tensor && x.dtype === "f32";
 
 const as = (x: Tensor, dtype: DType): Tensor => fromNode(g.cast(x.node, dtype));
 

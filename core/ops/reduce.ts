@@ -106,7 +106,7 @@ export function varMean(
   dim?: Dim,
   options: VarianceOptions = {},
 ): [variance: Tensor, mean: Tensor] {
-  if (isHalfTensor(x)) return inFloat32(varMean, x, dim, options);
+  if (isHalfTensor(x)) return inFloat32("varMean", varMean, x, dim, options);
   const { correction = 1, keepdim = false } = options;
   const n = floatNode("varMean", x);
   const axes = axesOf("varMean", dim, n.shape.length);

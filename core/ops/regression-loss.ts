@@ -53,7 +53,7 @@ export interface GaussianOptions extends ElementLossOptions {
 
 /** `d²/(2·beta)` where |d| < beta, `|d| - beta/2` elsewhere, of `d = input - target`. */
 export function smoothL1Loss(input: Tensor, target: Tensor, options: SmoothL1Options = {}): Tensor {
-  if (isHalfTensor(input)) return inFloat32(smoothL1Loss, input, target, options);
+  if (isHalfTensor(input)) return inFloat32("smoothL1Loss", smoothL1Loss, input, target, options);
   const { reduction = "mean", beta = 1 } = options;
   const op = "smoothL1Loss";
   const d = g.sub(...lossPair(op, input, target));
@@ -66,7 +66,7 @@ export function smoothL1Loss(input: Tensor, target: Tensor, options: SmoothL1Opt
 
 /** `d²/2` where |d| ≤ delta, `delta·(|d| - delta/2)` elsewhere (Huber 1964). */
 export function huberLoss(input: Tensor, target: Tensor, options: HuberOptions = {}): Tensor {
-  if (isHalfTensor(input)) return inFloat32(huberLoss, input, target, options);
+  if (isHalfTensor(input)) return inFloat32("huberLoss", huberLoss, input, target, options);
   const { reduction = "mean", delta = 1 } = options;
   const d = g.sub(...lossPair("huberLoss", input, target));
   const size = g.abs(d);
@@ -80,7 +80,7 @@ export function huberLoss(input: Tensor, target: Tensor, options: HuberOptions =
  * `target·(log target - input)`. A target of 0 contributes 0.
  */
 export function klDiv(input: Tensor, target: Tensor, options: KlDivOptions = {}): Tensor {
-  if (isHalfTensor(input)) return inFloat32(klDiv, input, target, options);
+  if (isHalfTensor(input)) return inFloat32("klDiv", klDiv, input, target, options);
   const { reduction = "mean", logTarget = false } = options;
   const [x, t] = lossPair("klDiv", input, target);
   const loss = logTarget ? g.mul(g.exp(t), g.sub(t, x)) : g.sub(xlogyNode(t, t), g.mul(t, x));
@@ -98,7 +98,8 @@ export function binaryCrossEntropy(
   target: Tensor,
   options: WeightedLossOptions = {},
 ): Tensor {
-  if (isHalfTensor(input)) return inFloat32(binaryCrossEntropy, input, target, options);
+  if (isHalfTensor(input))
+    return inFloat32("binaryCrossEntropy", binaryCrossEntropy, input, target, options);
   const { reduction = "mean", weight } = options;
   const op = "binaryCrossEntropy";
   const [x, t] = lossPair(op, input, target);
@@ -129,7 +130,8 @@ export function poissonNllLoss(
   target: Tensor,
   options: PoissonOptions = {},
 ): Tensor {
-  if (isHalfTensor(input)) return inFloat32(poissonNllLoss, input, target, options);
+  if (isHalfTensor(input))
+    return inFloat32("poissonNllLoss", poissonNllLoss, input, target, options);
   const { reduction = "mean", logInput = true, full = false, eps = 1e-8 } = options;
   const [x, t] = lossPair("poissonNllLoss", input, target);
   const loss = logInput
@@ -155,7 +157,8 @@ export function gaussianNllLoss(
   variance: Tensor,
   options: GaussianOptions = {},
 ): Tensor {
-  if (isHalfTensor(input)) return inFloat32(gaussianNllLoss, input, target, variance, options);
+  if (isHalfTensor(input))
+    return inFloat32("gaussianNllLoss", gaussianNllLoss, input, target, variance, options);
   const { reduction = "mean", full = false, eps = 1e-6 } = options;
   const [x, t] = lossPair("gaussianNllLoss", input, target);
   const given = floatNode("gaussianNllLoss", variance);

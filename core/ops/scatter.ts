@@ -22,6 +22,7 @@ import {
   literal,
   nodeOf,
   operandOf,
+  widest,
 } from "./promotion.ts";
 
 /** How scatterReduce combines what meets at one position. */
@@ -53,7 +54,8 @@ export function scatterReduce(
   reduce: ScatterReduction,
   options: { includeSelf?: boolean } = {},
 ): Tensor {
-  if (isHalfTensor(x)) return inFloat32(scatterReduce, x, dim, index, source, reduce, options);
+  if (isHalfTensor(x))
+    return inFloat32("scatterReduce", scatterReduce, x, dim, index, source, reduce, options);
   const { includeSelf = true } = options;
   const { n, i, s, axis } = operands("scatterReduce", x, dim, index, source);
   const size = n.shape[axis];
@@ -104,7 +106,7 @@ export function indexAdd(
   source: Tensor,
   options: { alpha?: number } = {},
 ): Tensor {
-  if (isHalfTensor(x)) return inFloat32(indexAdd, x, dim, index, source, options);
+  if (isHalfTensor(x)) return inFloat32("indexAdd", indexAdd, x, dim, index, source, options);
   const { alpha = 1 } = options;
   const { n, i, s, axis } = slices("indexAdd", x, dim, index, source);
   const scaled = alpha === 1 ? s : g.mul(s, literal("indexAdd", alpha, s.dtype));
@@ -150,7 +152,8 @@ export function indexPut(
   values: Tensor | number,
   { accumulate = false }: { accumulate?: boolean } = {},
 ): Tensor {
-  const n = nodeOf("indexPut", x);
+  const sources = values instanceof Tensor ? [nodeOf("indexPut", values)] : [];
+  const [n] = widest("indexPut", nodeOf("indexPut", x), ...sources);
   if (indices.length === 1 && indices[0].dtype === "bool")
     return fromNode(
       putWhere(n, indices[0].node, operandOf("indexPut", values, n.dtype), accumulate),
@@ -279,9 +282,10 @@ function overwritten(n: Node, index: Node, s: Node, axis: number): Node {
 
 /** x, index and source of a scatter, checked; the source is cut to the index's shape. */
 function operands(op: string, x: Tensor, dim: number, index: Tensor, source: Tensor | number) {
-  const [n, i] = [nodeOf(op, x), indexNode(op, index)];
+  const sources = source instanceof Tensor ? [nodeOf(op, source)] : [];
+  const [n, whole = null] = widest(op, nodeOf(op, x), ...sources) as [Node, Node?];
+  const i = indexNode(op, index);
   const axis = axisOf(op, dim, n.shape.length);
-  const whole = source instanceof Tensor ? nodeOf(op, source) : null;
   const fits = (shape: Shape, free: number) =>
     shape.length === i.shape.length && i.shape.every((d, a) => a === free || d <= shape[a]);
   if (n.shape.length === 0 || !fits(n.shape, axis) || (whole && !fits(whole.shape, -1)))
@@ -302,7 +306,8 @@ function operands(op: string, x: Tensor, dim: number, index: Tensor, source: Ten
 
 /** x, a 1-d index and as many slices of a source along `dim`, checked. */
 function slices(op: string, x: Tensor, dim: number, index: Tensor, source: Tensor) {
-  const [n, i, s] = [nodeOf(op, x), indexNode(op, index), nodeOf(op, source)];
+  const [n, s] = widest(op, nodeOf(op, x), nodeOf(op, source));
+  const i = indexNode(op, index);
   const axis = axisOf(op, dim, n.shape.length);
   const count = numel(i.shape);
   const wanted = n.shape.map((d, a) => (a === axis ? count : d));

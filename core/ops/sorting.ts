@@ -82,7 +82,7 @@ export function quantile(
   dim?: number,
   options: { keepdim?: boolean } = {},
 ): Tensor {
-  if (isHalfTensor(x)) return inFloat32(quantile, x, q, dim, options);
+  if (isHalfTensor(x)) return inFloat32("quantile", quantile, x, q, dim, options);
   const { keepdim = false } = options;
   if (!(q >= 0 && q <= 1)) throw new ArgumentError(describe("quantile", "q in 0 … 1", String(q)));
   const n = floatNode("quantile", x);

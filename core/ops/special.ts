@@ -66,7 +66,7 @@ export function nanToNum(x: Tensor, { nan = 0, posinf, neginf }: NanToNumOptions
 
 /** The sum of the elements that are not NaN. */
 export function nansum(x: Tensor, dim?: Dim, keepdim = false): Tensor {
-  if (isHalfTensor(x)) return inFloat32(nansum, x, dim, keepdim);
+  if (isHalfTensor(x)) return inFloat32("nansum", nansum, x, dim, keepdim);
   const n = floatNode("nansum", x);
   const axes = axesOf("nansum", dim, n.shape.length);
   const total = g.sum(g.where(g.eq(n, n), n, lit(n, 0)), axes);
@@ -75,7 +75,7 @@ export function nansum(x: Tensor, dim?: Dim, keepdim = false): Tensor {
 
 /** The mean of the elements that are not NaN; NaN if there are none. */
 export function nanmean(x: Tensor, dim?: Dim, keepdim = false): Tensor {
-  if (isHalfTensor(x)) return inFloat32(nanmean, x, dim, keepdim);
+  if (isHalfTensor(x)) return inFloat32("nanmean", nanmean, x, dim, keepdim);
   const n = floatNode("nanmean", x);
   const axes = axesOf("nanmean", dim, n.shape.length);
   const number = g.eq(n, n);

@@ -219,11 +219,11 @@ function reasonToStore(
   if (n.op === "project") return isAttention(n.src[0]) ? "result of attention" : "result of a scan";
   for (const user of users) {
     const reader = home.get(user)!;
+    const name = isAttention(user) ? "attention" : user.op;
     if (user.op === "region" && !isAttention(user)) return "operand of a scan";
     if (user.op === "gather" && beneath(user.src[0]) === n) return "source of a gather";
     if (reader === group) continue;
-    if (weight === Number.POSITIVE_INFINITY)
-      return `${n.op} that ${user.op} reads in another kernel`;
+    if (weight === Number.POSITIVE_INFINITY) return `${n.op} that ${name} reads in another kernel`;
     const template = user.op === "dot" || user.op === "scatterAdd" || isAttention(user);
     if (floating.has(n) && !template) continue;
     const rows = numel(reader.space.filter((_, i) => !reader.reduced.includes(i)));
@@ -233,8 +233,8 @@ function reasonToStore(
     const repeats = template || (!perRow && numel(shape) > numel(n.shape));
     if (weight > (repeats ? cheapRepeated : cheap))
       return repeats
-        ? `would be computed again inside the broadcast of ${user.op}`
-        : `needed by ${user.op} and too costly to compute twice`;
+        ? `would be computed again inside the broadcast of ${name}`
+        : `needed by ${name} and too costly to compute twice`;
   }
   return null;
 }

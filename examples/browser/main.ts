@@ -35,18 +35,19 @@ let lastLoss = Number.NaN;
 let running = false;
 let device: DeviceName = "wasm";
 /** Painting and training share the device, one after the other: what a click asks for waits for its turn here. */
-let turn: Promise<unknown> = Promise.resolve();
+let turn: Promise<void> = Promise.resolve();
 
-function inTurn<T>(work: () => Promise<T>): Promise<T> {
-  const result = turn.then(work);
-  turn = result.catch((error) => {
+function inTurn(work: () => Promise<void>): Promise<void> {
+  turn = turn.then(work).catch((error: Error) => {
     running = false;
     showRunning();
     console.error(error);
-    say("device", String((error as Error).message ?? error));
+    say("device", firstLine(error));
   });
-  return result;
+  return turn;
 }
+
+const firstLine = (error: Error): string => error.message.split("\n")[0];
 
 // ---- painting
 
@@ -70,9 +71,14 @@ async function paint(scale = 1): Promise<void> {
 async function train(): Promise<void> {
   /** Steps per block: doubled or halved until a block takes as long as it should. */
   let block = 1;
-  let since = { at: performance.now(), steps };
+  let since = { at: performance.now(), steps, device };
   let shown = 0;
   while (running) {
+    if (document.hidden) {
+      await new Promise((seen) => document.addEventListener("visibilitychange", seen, { once: true })); // biome-ignore format: one line
+      since = { at: performance.now(), steps, device };
+      continue;
+    }
     await inTurn(async () => {
       const begin = performance.now();
       const losses = Array.from({ length: block }, () => training.step().item());
@@ -81,6 +87,8 @@ async function train(): Promise<void> {
       const now = performance.now();
       if (now - begin < BLOCK / 2) block = Math.min(32, block * 2);
       else if (now - begin > BLOCK) block = Math.max(1, block >> 1);
+      // The first block on a device compiles its kernels: no measure of its speed.
+      if (since.device !== device) since = { at: now, steps, device };
       if (now - shown < FRAME) return;
       shown = now;
       plot.draw();
@@ -88,7 +96,7 @@ async function train(): Promise<void> {
       if (now - painted.at > painted.took / PAINTING) await paint();
       if (now - since.at < 500) return;
       showRate((1000 * (steps - since.steps)) / (now - since.at));
-      since = { at: now, steps };
+      since = { at: now, steps, device };
     });
   }
 }
@@ -103,18 +111,17 @@ function showLoss(): void {
 function showRate(rate: number): void {
   const { kernels, flops } = training.cost();
   say("rate", rate < 10 ? rate.toFixed(1) : rate.toFixed(0));
-  say(
-    "device",
-    `${where()}: ${kernels} kernels per step of ${BATCH.toLocaleString("en")} pixels, ${plain((flops * rate) / 1e9)} GFLOP/s.`,
-  );
+  const pixels = BATCH.toLocaleString("en");
+  const speed = plain((flops * rate) / 1e9);
+  say("cost", `${kernels} kernels per step of ${pixels} pixels, ${speed}\u00a0GFLOP/s.`);
 }
 
 /** What computes. */
 function where(): string {
   const { adapter } = deviceInfo();
-  if (!adapter) return "WebAssembly SIMD";
+  if (!adapter) return "WebAssembly SIMD.";
   const name = [adapter.description || adapter.device || adapter.architecture, adapter.vendor];
-  return `${name.filter(Boolean).join(", ")}${adapter.software ? ", computed on the CPU" : ""}`;
+  return `${name.filter(Boolean).join(", ")}${adapter.software ? ", computed on the CPU" : ""}.`;
 }
 
 function showRunning(): void {
@@ -122,11 +129,14 @@ function showRunning(): void {
   document.body.classList.toggle("running", running);
 }
 
+let loop: Promise<void> = Promise.resolve();
+
 function start(): void {
   running = true;
   say("state", "");
   showRunning();
-  void train();
+  // After a pause that was shorter than a block, the loop before may still go on: then this one ends at once.
+  loop = loop.then(train);
 }
 
 /** Stops after the block that runs; then the network is painted finely, if that takes no more than a second. */
@@ -144,38 +154,43 @@ function pause(): void {
 }
 
 /** Forgets everything, and begins anew with other random numbers. */
-function reset(): Promise<void> {
-  return inTurn(async () => {
-    manualSeed(Math.floor(Math.random() * 2 ** 32));
-    training = new Training(render(draw));
-    training.adam.setLearningRate(learningRate());
-    steps = 0;
-    plot.clear();
-    showLoss();
-    showRunning();
-    await paint();
-    say("state", running ? "" : "Untrained");
-  });
+async function begin(): Promise<void> {
+  manualSeed(Math.floor(Math.random() * 2 ** 32));
+  training = new Training(render(draw));
+  training.adam.setLearningRate(learningRate());
+  steps = 0;
+  plot.clear();
+  showLoss();
+  showRunning();
+  await paint();
+  say("state", running ? "" : "Untrained");
 }
 
 /** Moves the network, in the middle of its training if need be. */
-function moveTo(target: "wasm" | "webgpu"): Promise<void> {
-  return inTurn(async () => {
-    say("device", "Moving the network …");
-    try {
-      if (target === "webgpu") await init({ device: target });
-      else setDefaultDevice(target);
-      training = await training.moved(target);
-      device = target;
-      say("device", `${where()}.`);
-    } catch (error) {
-      setDefaultDevice(device);
-      document.querySelector<HTMLInputElement>(`input[value=${device}]`)!.checked = true;
-      say("device", `No WebGPU here: ${(error as Error).message.split("\n")[0]}`);
+async function moveTo(target: "wasm" | "webgpu"): Promise<void> {
+  say("device", "Moving the network …");
+  say("cost", "");
+  say("rate", "–");
+  try {
+    if (target === "webgpu") await init({ device: target });
+    else setDefaultDevice(target);
+    training = await training.moved(target);
+    device = target;
+    say("device", where());
+  } catch (error) {
+    setDefaultDevice("wasm");
+    byId<HTMLInputElement>("wasm").checked = true;
+    say(
+      "device",
+      `${target === "webgpu" ? "No WebGPU" : "Begun anew"}: ${firstLine(error as Error)}`,
+    );
+    // What was on a GPU that is lost cannot be moved from it.
+    if (device !== "wasm") {
+      device = "wasm";
+      await begin();
     }
-    say("rate", "–");
-    await paint();
-  });
+  }
+  await paint();
 }
 
 // ---- controls
@@ -193,7 +208,7 @@ function choose(picture: typeof draw): void {
   const image = render(draw, 2);
   [original.width, original.height] = [image.width, image.height];
   original.getContext("2d")!.putImageData(image, 0, 0);
-  void reset();
+  void inTurn(begin);
 }
 
 function offerPictures(): void {
@@ -219,21 +234,25 @@ function offerPictures(): void {
   byId<HTMLInputElement>("own").addEventListener("change", async ({ target }) => {
     const file = (target as HTMLInputElement).files?.[0];
     if (!file) return;
-    for (const r of document.querySelectorAll<HTMLInputElement>("[name=picture]"))
-      r.checked = false;
-    choose(await renderFile(file));
+    try {
+      choose(await renderFile(file));
+      for (const r of document.querySelectorAll<HTMLInputElement>("[name=picture]"))
+        r.checked = false;
+    } catch {
+      say("device", `${file.name} is no picture that this browser can read.`);
+    }
   });
 }
 
 runButton.addEventListener("click", () => (running ? pause() : start()));
-resetButton.addEventListener("click", () => void reset());
+resetButton.addEventListener("click", () => void inTurn(begin));
 rateSlider.addEventListener("input", setLearningRate);
 compareButton.addEventListener("click", () => {
   const on = byId("frame").classList.toggle("comparing");
   compareButton.setAttribute("aria-pressed", String(on));
 });
 for (const radio of document.querySelectorAll<HTMLInputElement>("[name=device]"))
-  radio.addEventListener("change", () => void moveTo(radio.value as "wasm" | "webgpu"));
+  radio.addEventListener("change", () => inTurn(() => moveTo(radio.id as "wasm" | "webgpu")));
 
 offerPictures();
 setDefaultDevice("wasm");
@@ -243,5 +262,5 @@ const count = training!.painter
   .parameters()
   .reduce((n, p) => n + p.shape.reduce((a, b) => a * b, 1), 0);
 say("parameters", count.toLocaleString("en"));
-say("device", `${where()}.`);
+say("device", where());
 runButton.disabled = resetButton.disabled = false;

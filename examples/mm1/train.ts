@@ -18,6 +18,7 @@ export interface Training {
   readonly settings: Readonly<Record<string, string | number>>;
   readonly model: Module;
   readonly optimizer: optim.Optimizer;
+  readonly scaler?: optim.GradScaler;
   readonly learningRate: (step: number) => number;
   readonly steps: number;
   /** Steps between periodic saves. */
@@ -41,7 +42,7 @@ export interface Trained {
 type Notes = { settings: Record<string, string | number>; losses: number[]; seconds: number };
 
 export async function train(training: Training): Promise<Trained> {
-  const { label, path, settings, model, optimizer, steps, saveEvery, signal } = training;
+  const { label, path, settings, model, optimizer, scaler, steps, saveEvery, signal } = training;
   const saved = await resume(training);
   const { losses } = saved;
   const from = losses.length;
@@ -49,7 +50,7 @@ export async function train(training: Training): Promise<Trained> {
   const progress = new Progress(label, steps, from);
   const save = async () => {
     const extra = { settings, losses, seconds: saved.seconds + progress.seconds } satisfies Notes;
-    await saveTraining(path, { model, optimizer, step: losses.length, extra });
+    await saveTraining(path, { model, optimizer, scaler, step: losses.length, extra });
   };
 
   let smooth = losses.at(-1) ?? Number.NaN;
@@ -78,7 +79,14 @@ export async function train(training: Training): Promise<Trained> {
 }
 
 /** The state of an unfinished run goes into model and optimizer; without a file, nothing happens. */
-async function resume({ path, settings, model, optimizer, steps }: Training): Promise<Notes> {
+async function resume({
+  path,
+  settings,
+  model,
+  optimizer,
+  scaler,
+  steps,
+}: Training): Promise<Notes> {
   const found = await access(path).then(
     () => true,
     () => false,
@@ -90,7 +98,7 @@ async function resume({ path, settings, model, optimizer, steps }: Training): Pr
     await removeWithLeftovers(path);
     return { settings, losses: [], seconds: 0 };
   }
-  const { step, extra } = await loadTraining(path, { model, optimizer });
+  const { step, extra } = await loadTraining(path, { model, optimizer, scaler });
   const notes = extra as unknown as Notes;
   const other = Object.keys(settings).filter((name) => notes.settings?.[name] !== settings[name]);
   if (other.length > 0) {

@@ -1,6 +1,6 @@
 /** @file Command lines of the examples: typed options with --help, and Ctrl-C as an AbortSignal. */
 import { parseArgs } from "node:util";
-import { DeviceError, type DeviceOptions, deviceInfo, init } from "hinode";
+import { type AutocastOptions, DeviceError, type DeviceOptions, deviceInfo, init } from "hinode";
 
 export interface Option<T extends string | number = string | number> {
   readonly default: T;
@@ -19,6 +19,17 @@ export const deviceOption = {
   choices: ["auto", "wasm", "reference", "webgpu"],
   help: "auto, wasm, reference or webgpu",
 } as const;
+
+/** What products are computed in: f32, or a half by autocast. Parameters are f32 either way. */
+export const precisionOption = {
+  default: "f32",
+  choices: ["f32", "f16", "bf16"],
+  help: "of products: f32, f16 (with a scaled loss) or bf16",
+} as const;
+
+/** The options of autocast for one of these. */
+export const autocastOf = (precision: (typeof precisionOption.choices)[number]): AutocastOptions =>
+  precision === "f32" ? { enabled: false } : { dtype: precision };
 
 type ValueOf<O extends Option> = O extends { choices: readonly (infer C)[] }
   ? C

@@ -1,5 +1,5 @@
 /**
- * @file A training run in one file: weights, what the optimizer remembers, learning rates, the generator's place, the step
+ * @file A training run in one file: weights, what the optimizer remembers, learning rates, the scale of the loss, the generator's place, the step
  * and whatever else the program notes. A run that is resumed from it goes on with the same bits.
  *
  * Not in the file: accumulated gradients (save after `optimizer.step()`), the hyper-parameters that are an optimizer's
@@ -9,7 +9,7 @@ import { ArgumentError, describe } from "../../core/errors.ts";
 import { defaultGenerator, type Generator, type Tensor } from "../../core/index.ts";
 import { formatShape } from "../../core/shape.ts";
 import type { Module } from "../module.ts";
-import type { LRScheduler, Optimizer, SchedulerState } from "../optim/index.ts";
+import type { GradScaler, LRScheduler, Optimizer, SchedulerState } from "../optim/index.ts";
 import { isSchedulerState } from "../optim/schedule.ts";
 import { openSafetensors, saveSafetensors } from "./files.ts";
 import { fault } from "./json.ts";
@@ -22,6 +22,7 @@ export interface TrainingParts {
   /** Its parameters must be the model's. */
   readonly optimizer: Optimizer;
   readonly scheduler?: LRScheduler;
+  readonly scaler?: GradScaler;
   /** Where dropout and shuffling draw from: the default generator unless given. */
   readonly generator?: Generator;
 }
@@ -43,7 +44,7 @@ export async function saveTraining(
   path: string,
   state: TrainingParts & { readonly step: number; readonly extra?: Json },
 ): Promise<void> {
-  const { model, optimizer, scheduler, generator = defaultGenerator, step, extra } = state;
+  const { model, optimizer, scheduler, scaler, generator = defaultGenerator, step, extra } = state;
   if (!isCount(step))
     throw new ArgumentError(describe("saveTraining", "step: an integer ≥ 0", `${step}`));
   const { seed, counter } = generator.state;
@@ -59,14 +60,15 @@ export async function saveTraining(
   const tensors = {
     ...prefixed("model.", distinctTensors(model)),
     ...prefixed("optimizer.", optimizer.stateDict()),
+    ...prefixed("scaler.", scaler?.stateDict() ?? {}),
   };
   await saveSafetensors(path, tensors, { format: "pt", [KEY]: JSON.stringify(record) });
 }
 
-/** Brings a fresh model, optimizer, scheduler and generator to where the saved run was. Changes nothing when it throws. */
+/** Brings a fresh model, optimizer, scheduler, scaler and generator to where the saved run was. Changes nothing when it throws. */
 export async function loadTraining(
   path: string,
-  { model, optimizer, scheduler, generator = defaultGenerator }: TrainingParts,
+  { model, optimizer, scheduler, scaler, generator = defaultGenerator }: TrainingParts,
 ): Promise<{ step: number; extra: Json | undefined }> {
   await using file = await openSafetensors(path);
   const record = parseRecord(path, file.metadata.get(KEY));
@@ -88,9 +90,18 @@ export async function loadTraining(
     );
   if (schedule !== undefined && !isSchedulerState(schedule, optimizer.groups.length))
     throw fault(path, "a scheduler's step and base rates", JSON.stringify(schedule));
+  const scaled = file.entries.has("scaler.scale");
+  if (scaled !== (scaler?.enabled ?? false))
+    throw fault(
+      path,
+      `${scaled ? "no" : "the"} state of a scaler`,
+      scaled ? "one" : "none",
+      "save and load with the same parts",
+    );
   const matches = [
     matchNames(model.namedTensors(), file, "model."),
     matchNames(optimizer.stateCells(), file, "optimizer."),
+    matchNames(scaler?.stateCells() ?? [], file, "scaler."),
   ];
   throwMisfits(path, matches, true);
   await fill(

@@ -9,6 +9,7 @@ import {
   type Group,
   Optimizer,
   type ParamGroup,
+  type Write,
 } from "./optimizer.ts";
 
 export interface AdamOptions {
@@ -50,7 +51,7 @@ export class Adam extends Optimizer<Complete> {
     return { mean: this.mean, square: this.square };
   }
 
-  protected updater({ options, lr }: Group<Complete>, count: Tensor) {
+  protected updater({ options, lr }: Group<Complete>, count: Tensor, write: Write) {
     const { betas, eps, weightDecay } = options;
     const [beta1, beta2] = betas;
     const correction1 = biasCorrection(beta1, count);
@@ -62,13 +63,11 @@ export class Adam extends Optimizer<Complete> {
       const [w, raw] = [p.float(), grad.float()];
       const g = weightDecay > 0 && !this.decoupled ? raw.add(w.mul(weightDecay)) : raw;
       const [before, squareBefore] = [this.mean[i].float(), this.square[i].float()];
-      const m = before.mul(beta1).add(g.mul(1 - beta1));
-      const v = squareBefore.mul(beta2).add(g.mul(g).mul(1 - beta2));
+      const m = write(this.mean[i], before.mul(beta1).add(g.mul(1 - beta1)));
+      const v = write(this.square[i], squareBefore.mul(beta2).add(g.mul(g).mul(1 - beta2)));
       const kept = weightDecay > 0 && this.decoupled ? w.mul(keep) : w;
       const denominator = v.div(elementOf(correction2, i)).sqrt().add(eps);
-      p.assign(kept.sub(m.mul(elementOf(rate, i)).div(denominator)));
-      this.mean[i].assign(m);
-      this.square[i].assign(v);
+      write(p, kept.sub(m.mul(elementOf(rate, i)).div(denominator)));
     };
   }
 }

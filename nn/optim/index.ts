@@ -1,7 +1,8 @@
-/** @file Optimizers, gradient clipping and learning-rate schedules. */
+/** @file Optimizers, gradient clipping and scaling, learning-rate schedules. */
 export { Adam, type AdamOptions, AdamW } from "./adam.ts";
 export { clipGradNorm } from "./clip.ts";
-export { Optimizer, type ParamGroup } from "./optimizer.ts";
+export { Optimizer, type ParamGroup, type StepOptions } from "./optimizer.ts";
+export { GradScaler, type GradScalerOptions } from "./scaler.ts";
 export {
   ConstantLR,
   CosineAnnealingLR,

@@ -8,7 +8,7 @@
  */
 
 import { ArgumentError, describe } from "../../core/errors.ts";
-import { noGrad, Tensor, tensor, zeros } from "../../core/index.ts";
+import { noGrad, Tensor, tensor, where, zeros } from "../../core/index.ts";
 import { formatShape, sameShape } from "../../core/shape.ts";
 import type { StateDict } from "../module.ts";
 
@@ -22,6 +22,17 @@ export interface Group<O> {
   readonly options: O;
   /** 0-d. */
   readonly lr: Tensor;
+}
+
+/**
+ * Gives a cell of the step its next value; every change that an update makes goes through it. What it returns is that
+ * value: an update that goes on with it remains one kernel, also where steps may be skipped.
+ */
+export type Write = (cell: Tensor, value: Tensor) => Tensor;
+
+export interface StepOptions {
+  /** 0-d bool: where it is true nothing changes, neither parameters nor moments nor counts. `GradScaler` passes it. */
+  readonly skip?: Tensor;
 }
 
 export abstract class Optimizer<O extends { readonly lr: number } = { readonly lr: number }> {
@@ -93,16 +104,21 @@ export abstract class Optimizer<O extends { readonly lr: number } = { readonly l
   }
 
   /** One update of every parameter that has a gradient. */
-  step(): void {
+  step({ skip }: StepOptions = {}): void {
     const due = this.params.map((p) => p.grad !== null);
     if (!due.includes(true)) return;
+    const write: Write = (cell, value) => {
+      const next = skip ? where(skip, cell, value) : value;
+      cell.assign(next);
+      return next;
+    };
     noGrad(() => {
       const all = due.every(Boolean);
       const more = all ? 1 : tensor(due.map(Number), { device: this.steps.device });
       const count = this.steps.add(more);
-      this.steps.assign(count);
+      write(this.steps, count);
       for (const group of this.groups) {
-        const update = this.updater(group, count);
+        const update = this.updater(group, count, write);
         group.params.forEach((p, i) => {
           if (p.grad) update(p, p.grad, group.first + i);
         });
@@ -125,24 +141,7 @@ export abstract class Optimizer<O extends { readonly lr: number } = { readonly l
 
   /** @throws ArgumentError that lists whatever is missing, unexpected or of another shape; then nothing changes. */
   loadStateDict(state: StateDict): void {
-    const cells = new Map(this.stateCells());
-    const type = (t?: Tensor) => (t ? `${t.dtype}${formatShape(t.shape)}` : "nothing");
-    const names = new Set([...cells.keys(), ...Object.keys(state)]);
-    const wrong = [...names].filter((name) => {
-      const [own, given] = [cells.get(name), Object.hasOwn(state, name) ? state[name] : undefined];
-      return own?.dtype !== given?.dtype || !sameShape(own!.shape, given!.shape);
-    });
-    if (wrong.length > 0)
-      throw new ArgumentError(
-        describe(
-          `${this.constructor.name}.loadStateDict`,
-          wrong.map((name) => `${name}: ${type(cells.get(name))}`).join(", "),
-          wrong.map((name) => type(state[name])).join(", "),
-        ),
-      );
-    noGrad(() => {
-      for (const [name, cell] of cells) cell.assign(state[name]);
-    });
+    loadCells(`${this.constructor.name}.loadStateDict`, new Map(this.stateCells()), state);
   }
 
   /** Cells per parameter, by name: a list as long as `params`, or empty. */
@@ -150,11 +149,12 @@ export abstract class Optimizer<O extends { readonly lr: number } = { readonly l
 
   /**
    * Prepares what a group's parameters share in this step, `count` [P] being the number of updates with this one; the
-   * result updates parameter i of all from its gradient.
+   * result updates parameter i of all from its gradient, by `write`.
    */
   protected abstract updater(
     group: Group<O>,
     count: Tensor,
+    write: Write,
   ): (p: Tensor, grad: Tensor, i: number) => void;
 
   #checkParameters(): void {
@@ -171,6 +171,27 @@ export abstract class Optimizer<O extends { readonly lr: number } = { readonly l
     if (new Set(this.params).size < this.params.length)
       throw fail("each parameter once", "one twice", "a tied parameter belongs to one group");
   }
+}
+
+/** Assigns the tensors of a state to the cells of the same names, all or none. */
+export function loadCells(op: string, cells: ReadonlyMap<string, Tensor>, state: StateDict): void {
+  const type = (t?: Tensor) => (t ? `${t.dtype}${formatShape(t.shape)}` : "nothing");
+  const names = new Set([...cells.keys(), ...Object.keys(state)]);
+  const wrong = [...names].filter((name) => {
+    const [own, given] = [cells.get(name), Object.hasOwn(state, name) ? state[name] : undefined];
+    return own?.dtype !== given?.dtype || !sameShape(own!.shape, given!.shape);
+  });
+  if (wrong.length > 0)
+    throw new ArgumentError(
+      describe(
+        op,
+        wrong.map((name) => `${name}: ${type(cells.get(name))}`).join(", "),
+        wrong.map((name) => type(state[name])).join(", "),
+      ),
+    );
+  noGrad(() => {
+    for (const [name, cell] of cells) cell.assign(state[name]);
+  });
 }
 
 /** Element i of a vector, 0-d. */

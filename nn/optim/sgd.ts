@@ -2,7 +2,7 @@
 
 import { ArgumentError, describe } from "../../core/errors.ts";
 import { type Tensor, where, zeros } from "../../core/index.ts";
-import { elementOf, type Group, Optimizer, type ParamGroup } from "./optimizer.ts";
+import { elementOf, type Group, Optimizer, type ParamGroup, type Write } from "./optimizer.ts";
 
 export interface SgdOptions {
   readonly lr: number;
@@ -45,7 +45,7 @@ export class SGD extends Optimizer<Complete> {
     return { velocity: this.velocity };
   }
 
-  protected updater({ options, lr }: Group<Complete>, count: Tensor) {
+  protected updater({ options, lr }: Group<Complete>, count: Tensor, write: Write) {
     const { momentum, dampening, weightDecay, nesterov, maximize } = options;
     // The first step takes the whole gradient, whatever the dampening.
     const share = dampening > 0 ? where(count.eq(1), 1, 1 - dampening) : null;
@@ -55,14 +55,11 @@ export class SGD extends Optimizer<Complete> {
       let g = maximize ? grad.float().neg() : grad.float();
       if (weightDecay > 0) g = g.add(w.mul(weightDecay));
       if (momentum > 0) {
-        const v = this.velocity[i]
-          .float()
-          .mul(momentum)
-          .add(share ? g.mul(elementOf(share, i)) : g);
-        this.velocity[i].assign(v);
+        const before = this.velocity[i].float().mul(momentum);
+        const v = write(this.velocity[i], before.add(share ? g.mul(elementOf(share, i)) : g));
         g = nesterov ? g.add(v.mul(momentum)) : v;
       }
-      p.assign(w.sub(g.mul(lr)));
+      write(p, w.sub(g.mul(lr)));
     };
   }
 }

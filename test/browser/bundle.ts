@@ -62,7 +62,7 @@ const isolation = {
 export async function serve(
   site: Site,
   { isolated }: { isolated: boolean },
-): Promise<{ origin: string; close: () => void }> {
+): Promise<{ readonly origin: string } & AsyncDisposable> {
   const server: Server = createServer((request, response) => {
     const path = request.url!.replace(/\?.*/, "").replace(/\/$/, "/index.html");
     const golden = path.match(/^\/golden\/([\w.]+)$/)?.[1];
@@ -78,5 +78,12 @@ export async function serve(
   });
   await new Promise<void>((listening) => server.listen(0, "127.0.0.1", listening));
   const { port } = server.address() as AddressInfo;
-  return { origin: `http://127.0.0.1:${port}`, close: () => void server.close() };
+  const close = () => new Promise<void>((closed) => void server.close(() => closed()));
+  return {
+    origin: `http://127.0.0.1:${port}`,
+    [Symbol.asyncDispose]: () => {
+      server.closeAllConnections();
+      return close();
+    },
+  };
 }

@@ -3,6 +3,7 @@
  * systems lack, driven through playwright-core. Unpacked once into the cache. Its WebGPU computes on the CPU
  * (SwiftShader), so no test needs a GPU.
  */
+import { spawnSync } from "node:child_process";
 import { createReadStream, createWriteStream, existsSync, rmSync, writeFileSync } from "node:fs";
 import { rename } from "node:fs/promises";
 import { join, resolve } from "node:path";
@@ -47,22 +48,47 @@ ${aliases.join("\n")}</fontconfig>\n`,
   return path;
 }
 
-/** Why there is no browser here, or null. */
-export const noBrowser: string | null =
-  process.platform !== "linux" || process.arch !== "x64"
-    ? "the npm Chromium runs on x64 Linux only"
-    : existsSync(join(bin, "chromium.br"))
-      ? null
-      : "the package @sparticuz/chromium is not installed";
+interface Unpacked {
+  readonly path: string;
+  readonly env: Record<string, string | undefined>;
+}
 
-export async function launch(): Promise<Browser> {
+async function unpackAll(): Promise<Unpacked> {
   const libraries = unpack("chromium-libraries", join(bin, "al2023.tar.br"));
   const fonts = unpack("chromium-fonts", join(bin, "fonts.tar.br"));
   // SwiftShader is looked for next to the executable.
   const folder = unpack("chromium", join(bin, "swiftshader.tar.br"));
-  const paths = [join(libraries, "lib"), folder];
-  return chromium.launch({
-    executablePath: await executable(folder),
+  return {
+    path: await executable(folder),
+    env: {
+      ...process.env,
+      FONTCONFIG_FILE: fontConfiguration(fonts),
+      LD_LIBRARY_PATH: [join(libraries, "lib"), folder].join(":"),
+      VK_ICD_FILENAMES: join(folder, "vk_swiftshader_icd.json"),
+    },
+  };
+}
+
+let unpacked: Unpacked;
+
+async function reasonAgainst(): Promise<string | null> {
+  if (process.platform !== "linux" || process.arch !== "x64")
+    return "the npm Chromium is for Linux on x64 only";
+  if (!existsSync(join(bin, "chromium.br"))) return "@sparticuz/chromium is not installed";
+  unpacked = await unpackAll();
+  const { path, env } = unpacked;
+  const { status, error, stderr } = spawnSync(path, ["--version"], { env, encoding: "utf8" });
+  return status === 0 ? null : `it does not start: ${error?.message ?? stderr.trim()}`;
+}
+
+/** Why there is no browser here, or null. Where CI is set, that is an error. */
+export const noBrowser: string | null = await reasonAgainst();
+if (noBrowser && process.env.CI) throw new Error(`no Chromium for the tests: ${noBrowser}`);
+
+export const launch = (): Promise<Browser> =>
+  chromium.launch({
+    executablePath: unpacked.path,
+    env: unpacked.env as Record<string, string>,
     headless: true,
     args: [
       "--no-sandbox",
@@ -73,12 +99,7 @@ export async function launch(): Promise<Browser> {
       "--enable-unsafe-webgpu",
       "--use-webgpu-adapter=swiftshader",
       "--enable-features=Vulkan,WebGPU",
+      // With it SwiftShader takes seconds for a kernel that has workgroup memory.
+      "--disable-dawn-features=use_vulkan_zero_initialize_workgroup_memory_extension",
     ],
-    env: {
-      ...process.env,
-      FONTCONFIG_FILE: fontConfiguration(fonts),
-      LD_LIBRARY_PATH: paths.join(":"),
-      VK_ICD_FILENAMES: join(folder, "vk_swiftshader_icd.json"),
-    },
   });
-}

@@ -1,5 +1,5 @@
 /** @file Loads the golden cases and runs one: value and gradients against PyTorch's. */
-import { gradients, Tensor, tensor, zeros } from "hinode";
+import { defaultDevice, gradients, Tensor, tensor, zeros } from "hinode";
 import { difference } from "../support/close.ts";
 import { readSafetensors, type StoredTensor } from "../support/safetensors.ts";
 import { type Expr, evaluate, evaluateSequence, NotCovered } from "./expression.ts";
@@ -52,10 +52,11 @@ export async function runCase(c: Case, store: Group["store"]): Promise<void> {
     return tensor(data, { dtype: dtypeOf(c, key), shape, requiresGrad });
   });
   const outputs = await evaluateOutputs(c, inputs);
+  const skipped = c.edge && defaultDevice().name === "webgpu" ? subnormalPlaces(c, store) : null;
   if (outputs.length !== c.outputs.length)
     throw new Error(`${outputs.length} outputs instead of ${c.outputs.length}`);
   for (const [i, key] of c.outputs.entries())
-    await compare(`output ${i}`, outputs[i], store.get(key)!, dtypeOf(c, key), c);
+    await compare(`output ${i}`, outputs[i], store.get(key)!, dtypeOf(c, key), c, skipped);
   if (!c.grads) return;
 
   const gradOutputs = c.cotangents!.map((key) => {
@@ -73,6 +74,26 @@ export async function runCase(c: Case, store: Group["store"]): Promise<void> {
     const gradient = found[i] ?? zeros(input.shape);
     await compare(`gradient ${i}`, gradient, store.get(key)!, "f32", tolerance);
   }
+}
+
+/** Where an input, broadcast, is subnormal: GPUs may take such numbers as 0. */
+function subnormalPlaces(c: Case, store: Group["store"]): (i: number) => boolean {
+  const { shape } = store.get(c.outputs[0])!;
+  const inputs = c.inputs!.map((key) => {
+    const { data, shape: own } = store.get(key)!;
+    const missing = shape.length - own.length;
+    const sizeFrom = (sizes: readonly number[], axis: number) =>
+      sizes.slice(axis).reduce((n, d) => n * d, 1);
+    return (i: number) => {
+      const places = own.map((d, axis) => {
+        const outer = axis + missing;
+        const index = Math.floor(i / sizeFrom(shape, outer + 1)) % shape[outer];
+        return d === 1 ? 0 : index * sizeFrom(own, axis + 1);
+      });
+      return data[places.reduce((n, p) => n + p, 0)];
+    };
+  });
+  return (i) => inputs.some((at) => at(i) !== 0 && Math.abs(at(i)) < 2 ** -126);
 }
 
 async function evaluateOutputs(c: Case, inputs: Tensor[]): Promise<Tensor[]> {
@@ -93,10 +114,13 @@ async function compare(
   want: StoredTensor,
   dtype: string,
   tolerance: { rtol: number; atol: number },
+  skipped: ((i: number) => boolean) | null = null,
 ): Promise<void> {
   if (`${got.shape}` !== `${want.shape}`)
     throw new Error(`${what}: shape [${got.shape}] instead of [${want.shape}]`);
   if (got.dtype !== dtype) throw new Error(`${what}: dtype ${got.dtype} instead of ${dtype}`);
-  const wrong = difference(await got.data(), want.data, tolerance);
+  const kept = (data: ArrayLike<number>) =>
+    skipped ? Array.from(data, (x, i) => (skipped(i) ? 0 : x)) : data;
+  const wrong = difference(kept(await got.data()), kept(want.data), tolerance);
   if (wrong) throw new Error(`${what}: ${wrong}`);
 }

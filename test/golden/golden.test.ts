@@ -14,13 +14,18 @@ import { NotCovered } from "./expression.ts";
 /** Cases that pass today, per group: raise it when an operator is added. */
 const FLOOR: Readonly<Record<string, number>> = { ops: 709, nn: 203, transforms: 134 };
 
+/** On WebGPU every fourth case, as SwiftShader takes long to compile them; HINODE_GOLDEN=1 for all of them. */
+const every = Number(process.env.HINODE_GOLDEN ?? 4);
+
 describe.each(devices)("on %s", (device) => {
   beforeAll(async () => {
     await init({ device });
   });
 
   describe.each(["ops", "nn", "transforms"])("%s", (name) => {
-    const { cases, store } = loadGroup(name);
+    const group = loadGroup(name);
+    const step = device === "webgpu" ? every : 1;
+    const cases = group.cases.filter((_, i) => i % step === 0);
     const missing = new Map<string, number>();
     let passed = 0;
     let failed = 0;
@@ -29,7 +34,7 @@ describe.each(devices)("on %s", (device) => {
       const reason = differences[name]?.[id];
       if (reason) skip(`differs from PyTorch on purpose: ${reason}`);
       try {
-        await runCase(c, store);
+        await runCase(c, group.store);
         passed++;
       } catch (error) {
         if (!(error instanceof NotCovered)) {
@@ -42,7 +47,8 @@ describe.each(devices)("on %s", (device) => {
     });
 
     test("the covered cases stay covered", () => {
-      expect(passed + failed).toBeGreaterThanOrEqual(FLOOR[name]);
+      const left = group.cases.length - FLOOR[name];
+      expect(passed + failed).toBeGreaterThanOrEqual(cases.length - left);
     });
 
     afterAll(() => {

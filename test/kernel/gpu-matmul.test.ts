@@ -15,11 +15,15 @@ import {
   evenSplits,
   type Form,
   fitTile,
+  type MatrixTile,
+  matrixSharedBytes,
+  matrixThreads,
   type ProductShape,
   sharedBytesOf,
   type Tile,
   threadsOf,
 } from "../../core/kernel/gpu/matmul-tile.ts";
+import type { Stmt } from "../../core/kernel/ir.ts";
 import { formatKernel } from "../../core/kernel/print.ts";
 import { conv2d } from "../../core/ops/convolution.ts";
 import { fromNode } from "../../core/tensor.ts";
@@ -40,6 +44,8 @@ import {
 const reference = new ReferenceBackend();
 const large = { invocations: 1024, sharedBytes: 49152 };
 const small = { invocations: 128, sharedBytes: 16384 };
+/** As an H100. */
+const matrices = { f16: true, subgroupMatrix: true, subgroupMin: 32, subgroupMax: 32 };
 
 function agree(graph: RandomGraph, lower: Lower, what: string): void {
   const want = runGraph(reference, graph);
@@ -51,6 +57,18 @@ function agree(graph: RandomGraph, lower: Lower, what: string): void {
 
 const check = (c: ProductCase, lower: Lower = withForms()): void =>
   agree(productGraph(c), lower, JSON.stringify(c));
+
+/** The kernels of a product as text. */
+function stagesOf(c: ProductCase, lower: Lower): string {
+  const texts: string[] = [];
+  const shown: Lower = (group, inMemory) => {
+    const lowered = lower(group, inMemory);
+    texts.push(...lowered.stages.map((s) => formatKernel(s.kernel)));
+    return { ...lowered, stages: [] };
+  };
+  runGraph(new InterpretedBackend(shown), productGraph(c));
+  return texts.join("\n");
+}
 
 const tiled = (tile: Partial<Tile>, splits = 1): Choose => {
   const base: Tile = {
@@ -69,48 +87,46 @@ const tiled = (tile: Partial<Tile>, splits = 1): Choose => {
 
 const sizes = [1, 2, 3, 5, 17, 31, 33, 64, 65, 127, 129, 257];
 
-describe("the chosen form", () => {
+// Small products are done without tiles: so both what is chosen, and tiles.
+describe.each([
+  ["the chosen form", withForms()],
+  ["tiles", withForms(tiled({ k: 16 }))],
+])("%s", (_, lower) => {
   test("every size in every place", () => {
-    // Each size three times in each place, beside others whose product stays small.
+    // Beside others whose product stays small.
     for (const [i, size] of sizes.entries())
-      for (const turn of [0, 1, 2]) {
+      for (const turn of [0, 1]) {
         const [x, y] = [sizes[(i + 5 + turn) % 7], sizes[(2 * i + turn) % 7]];
-        check({ m: size, n: x, k: y });
-        check({ m: y, n: size, k: x });
-        check({ m: x, n: y, k: size });
+        check({ m: size, n: x, k: y }, lower);
+        check({ m: y, n: size, k: x }, lower);
+        check({ m: x, n: y, k: size }, lower);
       }
   });
 
-  test("large sides together", () => {
-    check({ m: 129, n: 127, k: 17 });
-    check({ m: 65, n: 33, k: 129 });
-    check({ m: 64, n: 64, k: 64 }, withForms(undefined, small));
-  });
-
   test("batches, layouts and computed operands", () => {
-    for (const a of layouts)
-      for (const b of layouts) {
-        check({ batch: 2, m: 19, n: 23, k: 37, a, b });
-        check({ batch: 3, m: 3, n: 34, k: 41, a, b });
+    for (const [i, a] of layouts.entries())
+      for (const turn of [0, 1, 3]) {
+        const b = layouts[(i + turn) % layouts.length];
+        check({ batch: 2, m: 19, n: 23, k: 37, a, b }, lower);
+        check({ batch: 2, m: 3, n: 34, k: 68, a, b }, lower);
       }
   });
 
   test("epilogues", () => {
     for (const epilogue of epilogues) {
-      check({ batch: 2, m: 37, n: 18, k: 21, epilogue });
-      check({ batch: 2, m: 36, n: 20, k: 24, epilogue, b: "transposed" });
-      check({ batch: 1, m: 5, n: 36, k: 90, epilogue });
-      check({ batch: 1, m: 41, n: 3, k: 90, epilogue });
-      check({ batch: 2, m: 41, n: 43, k: 3, epilogue });
+      check({ batch: 2, m: 37, n: 18, k: 21, epilogue }, lower);
+      check({ batch: 2, m: 36, n: 20, k: 24, epilogue, b: "transposed" }, lower);
+      check({ batch: 1, m: 5, n: 36, k: 90, epilogue }, lower);
+      check({ batch: 1, m: 41, n: 3, k: 90, epilogue }, lower);
+      check({ batch: 2, m: 41, n: 43, k: 3, epilogue }, lower);
     }
   });
 
   test.each<DType>(["f16", "bf16", "i32", "u32", "i8", "u8"])("%s", (dtype) => {
-    for (const epilogue of ["none", "bias", "two"] as const) {
-      check({ batch: 2, m: 33, n: 19, k: 40, dtype, epilogue });
-      check({ m: 2, n: 31, k: 70, dtype, epilogue, b: "transposed", a: "computed" });
-      check({ m: 2, n: 32, k: 70, dtype, epilogue });
-      check({ m: 9, n: 8, k: 3, dtype, epilogue });
+    for (const epilogue of ["none", "two"] as const) {
+      check({ batch: 2, m: 33, n: 19, k: 40, dtype, epilogue }, lower);
+      check({ m: 2, n: 31, k: 70, dtype, epilogue, b: "transposed", a: "computed" }, lower);
+      check({ m: 2, n: 32, k: 70, dtype, epilogue }, lower);
     }
   });
 
@@ -121,13 +137,19 @@ describe("the chosen form", () => {
   });
 });
 
+test("large sides together", () => {
+  check({ m: 129, n: 127, k: 17 });
+  check({ m: 65, n: 33, k: 129 });
+  check({ m: 64, n: 64, k: 64 }, withForms(undefined, small));
+});
+
 /** A choice whatever the shape. */
 const always =
   (form: Form): Choose =>
   () =>
     form;
 
-const forms: readonly [name: string, choose: Choose, target?: object][] = [
+const forms: readonly [name: string, choose: Choose][] = [
   ["32 × 32, 4 × 4", tiled({})],
   ["32 × 32, rows of 2, columns of 8", tiled({ rows: 2, columns: 8 })],
   ["16 × 64, one row, padded", tiled({ m: 16, n: 64, rows: 1, columns: 4, pad: 4 })],
@@ -168,8 +190,8 @@ const forms: readonly [name: string, choose: Choose, target?: object][] = [
 ];
 
 describe("forms on every shape", () => {
-  test.each(forms)("%s", (_, choose, target) => {
-    const lower = withForms(choose, target);
+  test.each(forms)("%s", (_, choose) => {
+    const lower = withForms(choose);
     for (const [m, n, k] of [
       [1, 1, 1],
       [1, 33, 5],
@@ -211,6 +233,43 @@ describe("forms on every shape", () => {
   );
 });
 
+describe("tensor cores", () => {
+  const tile = (t: Partial<MatrixTile>, splits = 1): Choose => {
+    const base: MatrixTile = { m: 32, n: 32, k: 32, rows: 16, columns: 32, pad: 8 };
+    const whole = { ...base, ...t };
+    return (shape) => ({
+      form: "matrix",
+      tile: whole,
+      width: 8,
+      splits: evenSplits(shape.k, whole.k, splits),
+    });
+  };
+  const target = { ...large, ...matrices };
+  test.each([
+    ["subgroups above one another", tile({})],
+    ["in parts, two by two", tile({ m: 32, n: 64, rows: 16, columns: 32, k: 16 }, 2)],
+    ["one subgroup, not padded", tile({ m: 16, n: 16, columns: 16, pad: 0 })],
+  ])("%s", (_, choose) => {
+    const lower = withForms(choose, target);
+    const dtype = "f16";
+    check({ m: 32, n: 32, k: 32, dtype }, lower);
+    check({ m: 1, n: 3, k: 5, dtype, epilogue: "bias" }, lower);
+    check({ m: 33, n: 47, k: 65, dtype, a: "transposed", b: "transposed" }, lower);
+    check({ batch: 2, m: 20, n: 30, k: 40, dtype, a: "computed", epilogue: "residual" }, lower);
+    check({ batch: 2, m: 20, n: 28, k: 40, dtype, b: "padded", epilogue: "two" }, lower);
+    check({ m: 40, n: 36, k: 17, dtype, a: "mixed", b: "cast", epilogue: "update" }, lower);
+    check({ m: 34, n: 33, k: 20, dtype, epilogue: "long" }, lower);
+  });
+
+  test("the chosen tiles", () => {
+    check({ m: 66, n: 70, k: 40, dtype: "f16" }, withForms(undefined, target));
+    const chosen = withForms(undefined, target);
+    expect(stagesOf({ m: 128, n: 128, k: 128, dtype: "f16" }, chosen)).toContain(
+      "matrix sum: result",
+    );
+  });
+});
+
 describe("convolutions", () => {
   const leaf = (shape: readonly number[]): Node => placeholder("f32", shape, "wasm");
   test.each([
@@ -240,11 +299,13 @@ describe("choices", () => {
     bAlongK: false,
     ...rest,
   });
-  const targets = [{ ...gpuTarget, ...large }, { ...gpuTarget, ...small }, gpuTarget];
+  const tensorCores = { ...gpuTarget, ...large, ...matrices };
+  const targets = [tensorCores, { ...gpuTarget, ...small }, gpuTarget];
   const name = (form: Form): string => {
-    if (form.form === "tiled") {
+    if (form.form === "tiled" || form.form === "matrix") {
       const { m, n, k } = form.tile;
-      return `${m} × ${n} × ${k}${form.splits > 1 ? ` in ${form.splits}` : ""}`;
+      const of = form.form === "matrix" ? "matrices, " : "";
+      return `${of}${m} × ${n} × ${k}${form.splits > 1 ? ` in ${form.splits}` : ""}`;
     }
     const splits = form.form !== "direct" && form.splits > 1 ? ` in ${form.splits}` : "";
     return `${form.form}${form.swap ? " swapped" : ""}${splits}`;
@@ -267,9 +328,13 @@ describe("choices", () => {
       shapeOf(1000, 1000, 3),
       shapeOf(10, 12, 14),
       shapeOf(197, 197, 64, { batch: 96, bAlongK: true }),
+      shapeOf(4096, 4096, 4096, { halves: true }),
+      shapeOf(768, 768, 8192, { halves: true }),
+      shapeOf(1000, 60, 300, { halves: true }),
+      shapeOf(1, 4096, 4096, { halves: true }),
     ];
     const lines = shapes.map(
-      (s) => `${s.batch} × ${s.m} × ${s.n} × ${s.k}: ${name(chooseForm(s, targets[0]))}`,
+      (s) => `${s.batch} × ${s.m} × ${s.n} × ${s.k}: ${name(chooseForm(s, tensorCores))}`,
     );
     expect(lines).toMatchInlineSnapshot(`
       [
@@ -288,6 +353,10 @@ describe("choices", () => {
         "1 × 1000 × 1000 × 3: direct",
         "1 × 10 × 12 × 14: direct",
         "96 × 197 × 197 × 64: 128 × 128 × 16",
+        "1 × 4096 × 4096 × 4096: matrices, 128 × 128 × 32",
+        "1 × 768 × 768 × 8192: matrices, 128 × 128 × 32 in 8",
+        "1 × 1000 × 60 × 300: matrices, 32 × 32 × 32",
+        "1 × 1 × 4096 × 4096: columns",
       ]
     `);
   });
@@ -301,11 +370,15 @@ describe("choices", () => {
           [1000, 1000],
           [4096, 1],
         ])
-          for (const form of candidates(shapeOf(m, n, k), target)) {
+          for (const form of candidates(shapeOf(m, n, k, { halves: true }), target)) {
+            const s = shapeOf(m, n, k);
             if (form.form === "tiled") {
               expect(threadsOf(form.tile)).toBeLessThanOrEqual(target.invocations);
               expect(sharedBytesOf(form.tile, "f32")).toBeLessThanOrEqual(target.sharedBytes);
-              expect(fitTile(form.tile, shapeOf(m, n, k), target)).toEqual(form.tile);
+              expect(fitTile(form.tile, s, target)).toEqual(form.tile);
+            } else if (form.form === "matrix") {
+              expect(matrixThreads(form.tile, form.width)).toBeLessThanOrEqual(target.invocations);
+              expect(matrixSharedBytes(form.tile, s)).toBeLessThanOrEqual(target.sharedBytes);
             } else if (form.form === "columns") {
               const few = Math.min(m, n);
               expect(16 * few * form.across * form.along).toBeLessThanOrEqual(target.sharedBytes);
@@ -315,19 +388,43 @@ describe("choices", () => {
   });
 });
 
+test("no barrier is one too many: without any one of them, invocations race", () => {
+  const barriers = (body: readonly Stmt[]): number =>
+    body.reduce((n, s) => n + (s.k === "barrier" ? 1 : "body" in s ? barriers(s.body) : 0), 0);
+  const without = (body: readonly Stmt[], which: { left: number }): Stmt[] =>
+    body.flatMap((s): Stmt[] => {
+      if (s.k === "barrier") return which.left-- === 0 ? [] : [s];
+      return "body" in s ? [{ ...s, body: without(s.body, which) }] : [s];
+    });
+  const tile = { m: 32, n: 32, k: 16, rows: 16, columns: 32, pad: 0 };
+  const choices: Choose[] = [
+    tiled({}),
+    tiled({ stages: 2 }),
+    always({ form: "matrix", tile, width: 8, splits: 1 }),
+    always({ form: "columns", swap: false, across: 4, along: 4, splits: 1 }),
+  ];
+  for (const choose of choices) {
+    let counted = 1;
+    for (let i = 0; i < counted; i++) {
+      const lower = withForms(choose, { ...large, ...matrices });
+      const graph = productGraph({ m: 32, n: 32, k: 48, dtype: "f16" });
+      const broken: Lower = (group, inMemory) => {
+        const lowered = lower(group, inMemory);
+        const [stage] = lowered.stages;
+        counted = barriers(stage.kernel.body);
+        const body = without(stage.kernel.body, { left: i });
+        return { ...lowered, stages: [{ ...stage, kernel: { ...stage.kernel, body } }] };
+      };
+      const run = () => runGraph(new InterpretedBackend(broken), graph);
+      expect(run, `barrier ${i} of ${counted}`).toThrow(/race|before it is written/);
+    }
+  }
+});
+
 test("the kernel of a tile", () => {
-  const texts: string[] = [];
   const lower = withForms(tiled({ m: 64, n: 64, k: 16, rows: 8, columns: 8 }));
-  const graph = productGraph({ m: 64, n: 64, k: 64, epilogue: "bias" });
-  const shown: Lower = (group, inMemory) => {
-    const lowered = lower(group, inMemory);
-    texts.push(...lowered.stages.map((s) => formatKernel(s.kernel)));
-    return lowered;
-  };
-  new InterpretedBackend(shown).prepare({ ...graph, key: "" });
-  const backend = new InterpretedBackend(shown);
-  runGraph(backend, graph);
-  expect(texts[0]).toMatchInlineSnapshot(`
+  const text = stagesOf({ m: 64, n: 64, k: 64, epilogue: "bias" }, lower);
+  expect(text).toMatchInlineSnapshot(`
     "matmul matmul_add_1x64x64(buf0: read f32[4096], buf1: read f32[4096], buf2: read f32[64], buf3: write f32[4096])
     parallel g < 1, threads t < 64 {
       shared tileA: f32[1024]
@@ -344,14 +441,12 @@ test("the kernel of a tile", () => {
       }
       for r < 4 unroll 4 {
         vector l < 4 {
-          let t6 = buf0[4*(((t/8))%4) + 256*(t%8) + 2048*(t/32) + l + 64*r]
-          heldA[l + 4*r] = t6
+          heldA[l + 4*r] = buf0[4*(((t/8))%4) + 256*(t%8) + 2048*(t/32) + l + 64*r]
         }
       }
       for i < 4 unroll 4 {
         vector l < 4 {
-          let t7 = buf1[256*i + l + 4*t]
-          heldB[4*i + l] = t7
+          heldB[4*i + l] = buf1[256*i + l + 4*t]
         }
       }
       for step < 4 {
@@ -369,14 +464,12 @@ test("the kernel of a tile", () => {
         if step <= 2 {
           for r < 4 unroll 4 {
             vector l < 4 {
-              let t4 = buf0[4*(((t/8))%4) + 256*(t%8) + 2048*(t/32) + l + 16*min(3, step + 1) + 64*r]
-              heldA[l + 4*r] = t4
+              heldA[l + 4*r] = buf0[4*(((t/8))%4) + 256*(t%8) + 2048*(t/32) + l + 16*min(3, step + 1) + 64*r]
             }
           }
           for i < 4 unroll 4 {
             vector l < 4 {
-              let t5 = buf1[256*i + l + 1024*min(3, step + 1) + 4*t]
-              heldB[4*i + l] = t5
+              heldB[4*i + l] = buf1[256*i + l + 1024*min(3, step + 1) + 4*t]
             }
           }
         }

@@ -67,7 +67,7 @@ export function attentionGraph(c: AttentionCase, seed: number, backward = true):
 
 /** Every kind of mask, tails of every tile, shared heads, widths of all remainders. */
 export const attentionCases: readonly AttentionCase[] = [
-  { queries: 1, keys: 1, width: 1 },
+  { queries: 1, keys: 1, width: 2 },
   { queries: 5, keys: 3, width: 2 },
   { queries: 7, keys: 13, width: 8, values: 5 },
   { queries: 16, keys: 9, width: 3, causal: true },
@@ -76,9 +76,37 @@ export const attentionCases: readonly AttentionCase[] = [
   { batch: 2, heads: 4, shared: 2, queries: 11, keys: 18, width: 6, values: 9 },
   { heads: 4, shared: 1, queries: 10, keys: 10, width: 16, causal: true },
   { queries: 17, keys: 15, width: 5, mask: { dtype: "bool", shape: [1, 1, 17, 15] } },
-  { batch: 2, heads: 2, queries: 6, keys: 12, width: 4, mask: { dtype: "bool", shape: [2, 1, 1, 12] } },
-  { batch: 2, heads: 2, queries: 12, keys: 7, width: 4, mask: { dtype: "f32", shape: [1, 2, 12, 7] } },
-  { heads: 4, shared: 2, queries: 6, keys: 6, width: 4, mask: { dtype: "f32", shape: [1, 4, 6, 6] } },
+  {
+    batch: 2,
+    heads: 2,
+    queries: 6,
+    keys: 12,
+    width: 4,
+    mask: { dtype: "bool", shape: [2, 1, 1, 12] },
+  },
+  {
+    batch: 2,
+    heads: 2,
+    queries: 12,
+    keys: 7,
+    width: 4,
+    mask: { dtype: "f32", shape: [1, 2, 12, 7] },
+  },
+  {
+    heads: 4,
+    shared: 2,
+    queries: 6,
+    keys: 6,
+    width: 4,
+    mask: { dtype: "f32", shape: [1, 4, 6, 6] },
+  },
   { heads: 2, queries: 6, keys: 9, width: 4, dtype: "f16", causal: true },
-  { heads: 2, queries: 9, keys: 6, width: 12, dtype: "bf16", mask: { dtype: "f16", shape: [1, 1, 9, 6] } },
+  {
+    heads: 2,
+    queries: 9,
+    keys: 6,
+    width: 12,
+    dtype: "bf16",
+    mask: { dtype: "f16", shape: [1, 1, 9, 6] },
+  },
 ];

@@ -18,6 +18,7 @@ export type Layout =
   | "transposed"
   | "shared"
   | "computed"
+  | "cast"
   | "strided"
   | "padded"
   | "mixed";
@@ -39,6 +40,7 @@ export const layouts: readonly Layout[] = [
   "transposed",
   "shared",
   "computed",
+  "cast",
   "strided",
   "padded",
   "mixed",
@@ -67,6 +69,8 @@ function operand([batch, x, y]: readonly number[], dtype: DType, layout: Layout)
       const scale = g.expand(leaf([batch, 1, y], dtype), [batch, x, y]);
       return g.add(g.mul(leaf([batch, x, y], dtype), scale), constant(1, dtype));
     }
+    case "cast":
+      return g.cast(leaf([batch, x, y], isFloat(dtype) && dtype !== "f32" ? "f32" : "i32"), dtype);
     case "strided":
       return g.slice(leaf([batch, 2 * x, y + 3], dtype), [0, 1, 2], [batch, x, y], [1, 2, 1]);
     case "padded": {

@@ -40,8 +40,8 @@ async function open(flags: string[]): Promise<Opened | string> {
   if (!adapter) return "no adapter (are VK_ICD_FILENAMES and LD_LIBRARY_PATH set?)";
   const { limits, features } = adapter;
   const device = await adapter.requestDevice({
-    requiredFeatures: ["shader-f16", "subgroups"].filter((f) =>
-      features.has(f),
+    requiredFeatures: ["shader-f16", "subgroups", "chromium-experimental-subgroup-matrix"].filter(
+      (f) => features.has(f),
     ) as GPUFeatureName[],
     requiredLimits: {
       maxStorageBuffersPerShaderStage: limits.maxStorageBuffersPerShaderStage,
@@ -53,7 +53,10 @@ async function open(flags: string[]): Promise<Opened | string> {
   return { device, instance };
 }
 
-const opened = await open([]);
+// The extension makes SwiftShader compile for seconds: see adapter.ts.
+const opened = await open([
+  "disable-dawn-features=use_vulkan_zero_initialize_workgroup_memory_extension",
+]);
 /** Dawn's backend that compiles for a GPU with every feature, and runs nothing. */
 const nothing = await open(["backend=null", "enable-dawn-features=allow_unsafe_apis"]);
 

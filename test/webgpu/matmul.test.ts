@@ -134,27 +134,50 @@ describe.skipIf(missing !== null)("on a software adapter", () => {
 });
 
 describe.skipIf(missingCompiler !== null)("compiles for a device with every feature", () => {
-  const target = { ...softwareTarget, f16: true, invocations: 256, sharedBytes: 16384 };
+  const target: GpuTarget = {
+    ...softwareTarget,
+    f16: true,
+    subgroupMatrix: true,
+    subgroupMin: 32,
+    subgroupMax: 32,
+  };
+
+  async function compiles(c: ProductCase, choose: Choose, seen: Set<string>): Promise<void> {
+    const lower = withForms(choose, target);
+    const kernels: Kernel[] = [];
+    const backend = new InterpretedBackend((group, inMemory) => {
+      const lowered = lower(group, inMemory);
+      kernels.push(...lowered.stages.map((s) => s.kernel));
+      return { ...lowered, stages: [] };
+    });
+    runGraph(backend, productGraph(c));
+    for (const kernel of kernels) {
+      const { code } = printWgsl(kernel, target);
+      if (seen.has(code)) continue;
+      seen.add(code);
+      expect(await compile(code), code).toBe("");
+    }
+  }
+
   test("all candidates", async () => {
     const shape = { batch: 1, m: 70, n: 66, k: 260, aAlongK: true, bAlongK: false } as const;
     const seen = new Set<string>();
     for (const dtype of ["f32", "f16"] as const)
-      for (const form of candidates({ ...shape, dtype: "f32" }, target)) {
-        const lowered: Kernel[] = [];
-        const lower = withForms(always(form), target);
-        const backend = new InterpretedBackend((group, inMemory) => {
-          const result = lower(group, inMemory);
-          lowered.push(...result.stages.map((s) => s.kernel));
-          return { ...result, stages: [] };
-        });
-        runGraph(backend, productGraph({ ...shape, dtype, epilogue: "long" }));
-        for (const kernel of lowered) {
-          const { code } = printWgsl(kernel, target);
-          if (seen.has(code)) continue;
-          seen.add(code);
-          expect(await compile(code), code).toBe("");
-        }
-      }
+      for (const form of candidates({ ...shape, dtype: "f32", halves: dtype === "f16" }, target))
+        await compiles({ ...shape, dtype, epilogue: "long" }, always(form), seen);
     expect(seen.size).toBeGreaterThan(20);
+  });
+
+  test("tensor cores in every layout", async () => {
+    const seen = new Set<string>();
+    const shape = { batch: 2, m: 128, n: 128, k: 64, dtype: "f16" } as const;
+    const tile = { m: 128, n: 128, k: 32, rows: 64, columns: 64, pad: 8 };
+    const choose: Choose = always({ form: "matrix", tile, width: 32, splits: 1 });
+    for (const a of ["plain", "transposed", "cast"] as const)
+      for (const b of ["plain", "transposed", "padded"] as const)
+        await compiles({ ...shape, a, b, epilogue: "bias" }, choose, seen);
+    await compiles({ ...shape, m: 130, n: 129, k: 66 }, choose, seen);
+    const found = [...seen].filter((code) => code.includes("subgroupMatrixMultiplyAccumulate"));
+    expect(found.length).toBeGreaterThan(6);
   });
 });

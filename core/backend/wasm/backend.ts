@@ -10,6 +10,7 @@ import type { Kernel } from "../../kernel/ir.ts";
 import { bytesOf, schedule } from "../../schedule/schedule.ts";
 import type { Claims } from "../../schedule/simplify.ts";
 import type { Backend, CanonicalGraph, Executable } from "../backend.ts";
+import { cpuRun, type KernelTime, observer } from "../observe.ts";
 import { Arena } from "./arena.ts";
 import { detectRelaxed, instantiate } from "./module.ts";
 import { type Compiled, type Host, Program } from "./program.ts";
@@ -88,7 +89,11 @@ export class WasmBackend implements Backend, Host {
           }
           const addresses = (list: readonly Storage[]) =>
             list.map((s) => (s as WasmStorage).address);
-          program.run(addresses(inputs), addresses(outputs), this.scratch.address, words);
+          const [from, to] = [addresses(inputs), addresses(outputs)];
+          const times: KernelTime[] | null = observer ? [] : null;
+          const start = times ? performance.now() : 0;
+          program.run(from, to, this.scratch.address, words, times);
+          if (times) observer!.run(cpuRun(this.name, start, times));
         } catch (error) {
           for (const s of outputs) if (!inputs.includes(s)) this.free(s);
           throw error;

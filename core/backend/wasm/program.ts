@@ -14,6 +14,7 @@ import { lowerGroup } from "../../kernel/templates.ts";
 import { bytesOf, carryBytes, type Place, type Plan, type Step } from "../../schedule/schedule.ts";
 import { numel } from "../../shape.ts";
 import type { KernelReport } from "../backend.ts";
+import type { KernelTime } from "../observe.ts";
 
 /** What a program needs of its backend. */
 export interface Host {
@@ -40,6 +41,7 @@ const header = 16;
 interface Call {
   readonly compiled: Compiled;
   readonly lowered: Lowered;
+  readonly report: KernelReport;
   readonly args: number;
   readonly extent: number;
   /** A cold call is made in this many pieces: V8 swaps in optimised code only between calls. */
@@ -103,9 +105,10 @@ export class Program {
       const low = lowered[i];
       if (step.k === "loop") this.actions.push({ k: "loop", loop: this.loop(step) });
       else if (low) {
-        const call = this.call(low, compiled[next++], randoms, this.copyBefore(step));
+        const told = report(low, step.group.stores);
+        const call = this.call(low, compiled[next++], randoms, this.copyBefore(step), told);
         this.actions.push({ k: "call", call });
-        this.reports.push(report(low, step.group.stores));
+        this.reports.push(told);
       }
     });
     this.overwrites = plan.outputs.map(({ first, overwrites }) => {
@@ -125,6 +128,7 @@ export class Program {
     compiled: Compiled,
     randoms: readonly Node<"random">[],
     copy: Call["copy"],
+    report: KernelReport,
   ): Call {
     const { kernel, nodes } = lowered;
     this.localsBytes = Math.max(this.localsBytes, compiled.scratchBytes);
@@ -151,6 +155,7 @@ export class Program {
     return {
       compiled,
       lowered,
+      report,
       args,
       extent,
       pieces,
@@ -193,12 +198,13 @@ export class Program {
     };
   }
 
-  /** Runs all kernels; addresses of slots and outputs, scratch base, and the random words are given. */
+  /** Runs all kernels; addresses of slots and outputs, scratch base, and the random words are given. `times` is filled. */
   run(
     slots: ArrayLike<number>,
     outputs: ArrayLike<number>,
     scratch: number,
     words: ArrayLike<number>,
+    times: KernelTime[] | null,
   ): void {
     const { host } = this;
     const memory = host.words();
@@ -207,7 +213,7 @@ export class Program {
     for (const [index, action] of this.actions.entries()) {
       if (action.k === "loop") {
         try {
-          this.runLoop(action.loop, slots, outputs, scratch);
+          this.runLoop(action.loop, slots, outputs, scratch, times);
         } catch (error) {
           if (error instanceof IndexOutOfRangeError && index >= this.firstOverwrite)
             error.stateIntact = false;
@@ -230,12 +236,14 @@ export class Program {
       }
       const { run } = call.compiled;
       const pointer = host.pointer(args);
+      const start = times ? performance.now() : 0;
       if (call.pieces === 1) run(0, call.extent, pointer);
       else
         for (let i = 0; i < call.pieces; i++) {
           const begin = Math.floor((i * call.extent) / call.pieces);
           run(begin, Math.floor(((i + 1) * call.extent) / call.pieces), pointer);
         }
+      times?.push({ kernel: call.report, start, end: performance.now() });
       if (call.positions.length > 0 && memory[args / 4 + 2] !== 0)
         this.fail(call, memory, index < this.firstOverwrite);
     }
@@ -259,6 +267,7 @@ export class Program {
     slots: ArrayLike<number>,
     outputs: ArrayLike<number>,
     scratch: number,
+    times: KernelTime[] | null,
   ): void {
     const address = (place: Place): number => addressOf(place, slots, outputs, scratch);
     const bytes = this.host.bytes();
@@ -290,7 +299,7 @@ export class Program {
       for (let i = carries; i < carries + xs; i++) params[i] = first[i] + t * loop.strides[i];
       for (let i = carries; i < whole.length; i++)
         if (whole[i] !== null) into[i] = whole[i]! + t * loop.sizes[i];
-      body.run(params, into, base, []);
+      body.run(params, into, base, [], times);
       for (let i = 0; i < carries; i++) copy(params[i], into[i], i);
     }
     for (let i = 0; i < carries; i++) if (whole[i] !== null) copy(whole[i]!, params[i], i);

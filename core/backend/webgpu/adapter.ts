@@ -4,6 +4,7 @@
  */
 import { DeviceError, describe } from "../../errors.ts";
 import type { GpuTarget } from "../../kernel/gpu/target.ts";
+import { matrixSide } from "../../kernel/ir.ts";
 
 export interface AdapterOptions {
   readonly powerPreference?: "high-performance" | "low-power";
@@ -40,7 +41,10 @@ const usefulFeatures = [
 ];
 
 /** Unlock f16 on NVIDIA and subgroup matrices; neither changes what other kernels compute. */
-const defaultToggles = ["allow_unsafe_apis", "vulkan_enable_f16_on_nvidia"];
+export const defaultToggles: readonly string[] = [
+  "allow_unsafe_apis",
+  "vulkan_enable_f16_on_nvidia",
+];
 
 /**
  * Dawn's instances, for good: a device whose instance was collected crashes the process at its next call (webgpu
@@ -54,19 +58,22 @@ async function entryPoint({ toggles, dawnBackend }: AdapterOptions): Promise<GPU
   if (!globalThis.process?.versions?.node) throw new Error("this browser has no WebGPU");
   const flags = [
     `enable-dawn-features=${(toggles ?? defaultToggles).join(",")}`,
+    // Timestamps in steps of 65 µs are for pages that one does not trust. Zeroing workgroup memory by a Vulkan extension
+    // costs SwiftShader seconds per kernel to compile (4 KiB: 0.5 s, 16 KiB: 5 s; 0.1 s without; November 2026).
+    "disable-dawn-features=timestamp_quantization,use_vulkan_zero_initialize_workgroup_memory_extension",
     ...(dawnBackend ? [`backend=${dawnBackend}`] : []),
   ];
   const key = flags.join(" ");
   const made = instances.get(key);
   if (made) return made;
-  // In a variable, so that no bundler follows it into a page.
-  const name = "webgpu";
   let dawn: { create(flags: string[]): GPU };
   try {
-    dawn = await import(/* @vite-ignore */ name);
+    // No import(): bundlers would look for the package, which pages have no use for.
+    const { createRequire } = globalThis.process.getBuiltinModule("node:module");
+    dawn = createRequire(import.meta.url)("webgpu");
   } catch (error) {
     const { code, message } = error as Error & { code?: string };
-    if (code === "ERR_MODULE_NOT_FOUND") throw new Error("the package webgpu is not installed");
+    if (code?.endsWith("MODULE_NOT_FOUND")) throw new Error("the package webgpu is not installed");
     throw new Error(`the package webgpu cannot be loaded (${message})`);
   }
   const instance = dawn.create(flags);
@@ -82,6 +89,27 @@ function isSoftware(adapter: GPUAdapter): boolean {
   if (info.isFallbackAdapter) return true;
   return /swiftshader|llvmpipe|lavapipe|basic render/i.test(
     `${info.architecture} ${info.device} ${info.description}`,
+  );
+}
+
+interface MatrixConfig {
+  readonly componentType: string;
+  readonly resultComponentType: string;
+  readonly M: number;
+  readonly N: number;
+  readonly K: number;
+}
+
+/** Of the matrices that subgroups may hold, kernels use those of 16 × 16 with f16 factors and f32 results (NVIDIA's). */
+function multipliesHalves(info: GPUAdapterInfo): boolean {
+  const { subgroupMatrixConfigs = [] } = info as GPUAdapterInfo & {
+    subgroupMatrixConfigs?: Iterable<MatrixConfig>;
+  };
+  return [...subgroupMatrixConfigs].some(
+    (c) =>
+      c.componentType === "f16" &&
+      c.resultComponentType === "f32" &&
+      [c.M, c.N, c.K].every((side) => side === matrixSide),
   );
 }
 
@@ -151,7 +179,7 @@ async function requestDevice(
     subgroups: has("subgroups"),
     subgroupMin: sizes.subgroupMinSize || 4,
     subgroupMax: sizes.subgroupMaxSize || 128,
-    subgroupMatrix: has("chromium-experimental-subgroup-matrix"),
+    subgroupMatrix: has("chromium-experimental-subgroup-matrix") && multipliesHalves(info),
     invocations: Math.min(
       device.limits.maxComputeInvocationsPerWorkgroup,
       device.limits.maxComputeWorkgroupSizeX,

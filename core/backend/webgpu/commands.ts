@@ -3,6 +3,7 @@
  * their place in a table that each run fills, so that replaying a step is one walk over this list; bind groups are
  * made anew only for storages that a dispatch has not seen lately.
  */
+import type { Timed } from "../observe.ts";
 import type { Block } from "./buffers.ts";
 import type { Pipeline } from "./pipelines.ts";
 
@@ -46,6 +47,8 @@ export class Dispatch {
   readonly k = "dispatch";
   readonly pipeline: Pipeline;
   readonly bindings: readonly BoundBuffer[];
+  /** The plan's kernel; null: one of the runtime's own. */
+  readonly #kernel: Timed | null;
   readonly x: number;
   readonly y: number;
   /** Most recently used first. */
@@ -56,11 +59,19 @@ export class Dispatch {
     bindings: readonly BoundBuffer[],
     workgroups: number,
     maxPerDimension: number,
+    kernel: Timed | null = null,
   ) {
     this.pipeline = pipeline;
     this.bindings = bindings;
+    this.#kernel = kernel;
     this.y = Math.ceil(workgroups / maxPerDimension);
     this.x = Math.ceil(workgroups / this.y);
+  }
+
+  /** What the profiler calls it. */
+  get kernel(): Timed {
+    const bytes = this.bindings.reduce((sum, b) => sum + b.bytes, 0);
+    return this.#kernel ?? { name: this.pipeline.source.name, kind: "runtime", bytes, flops: 0 };
   }
 
   group(device: GPUDevice, table: readonly Block[]): GPUBindGroup {
@@ -89,12 +100,19 @@ export class Dispatch {
   }
 }
 
+/** What watches dispatches as they are encoded. */
+export interface Watch {
+  /** Asked for each dispatch: the description of a pass of its own, or null to do without. */
+  pass(kernel: Timed): GPUComputePassDescriptor | null;
+}
+
 /** Writes commands into one encoder, with as few passes as the copies between them allow. */
 export function encode(
   device: GPUDevice,
   encoder: GPUCommandEncoder,
   commands: readonly Command[],
   table: readonly Block[],
+  watch: Watch | null = null,
 ): void {
   let pass: GPUComputePassEncoder | null = null;
   let current: Pipeline | null = null;
@@ -106,7 +124,11 @@ export function encode(
   const walk = (list: readonly Command[]): void => {
     for (const command of list) {
       if (command.k === "dispatch") {
-        pass ??= encoder.beginComputePass();
+        const own = watch?.pass(command.kernel);
+        if (own) {
+          endPass();
+          pass = encoder.beginComputePass(own);
+        } else pass ??= encoder.beginComputePass();
         if (command.pipeline !== current) {
           current = command.pipeline;
           pass.setPipeline(current.get());

@@ -17,7 +17,9 @@ import {
   type Stage,
   type Temporary,
 } from "../../kernel/gpu/lower.ts";
+import type { Choose } from "../../kernel/gpu/matmul-tile.ts";
 import type { GpuTarget } from "../../kernel/gpu/target.ts";
+import type { Kernel } from "../../kernel/ir.ts";
 import { formatKernel } from "../../kernel/print.ts";
 import { mergeBuffers, type Pack, packBuffers } from "../../kernel/rebind.ts";
 import { type Lifetime, planBuffers } from "../../schedule/memory.ts";
@@ -33,6 +35,8 @@ import { printWgsl, type Wgsl } from "./wgsl.ts";
 /** What a program needs of its backend. */
 export interface Host {
   readonly target: GpuTarget;
+  /** Which form matrix products take. */
+  readonly choose: Choose;
   readonly maxBindingBytes: number;
   readonly maxWorkgroups: number;
   compile(source: KernelSource): Pipeline;
@@ -60,6 +64,8 @@ export interface CheckedKernel {
 /** A stage with its kernel's final form. */
 interface Code {
   readonly stage: Stage;
+  /** What explain() and the profiler tell of it. */
+  readonly report: KernelReport;
   readonly wgsl: Wgsl;
   readonly buffers: readonly (Node | Temporary | PackOf)[];
   /** Byte offset of its scalars in the uniforms. */
@@ -178,7 +184,8 @@ export class Program {
 
   #lower(step: Extract<Step, { k: "group" }>): GpuLowered {
     const reads = new Set(step.reads);
-    return lowerForGpu(step.group, (n) => reads.has(n), this.#host.target);
+    const { target, choose } = this.#host;
+    return lowerForGpu(step.group, (n) => reads.has(n), target, choose);
   }
 
   #prepare(
@@ -198,9 +205,9 @@ export class Program {
       if (numel(step.group.space) === 0) continue;
       const low = lowered.get(step) ?? this.#lower(step);
       const code = low.stages.map((stage, i) => {
-        const made = this.#code(stage, plan, merges);
         const last = i === low.stages.length - 1;
-        this.reports.push(report(made, last ? step.group.stores : new Map()));
+        const made = this.#code(stage, plan, merges, last ? step.group.stores : new Map());
+        this.reports.push(made.report);
         return made;
       });
       ready.push({ k: "group", step, code, lowered: low });
@@ -214,7 +221,12 @@ export class Program {
   }
 
   /** The final kernel of a stage: storages that are one merged, too many of them packed, printed. */
-  #code(stage: Stage, plan: Plan, merges: ReadonlyMap<Node, Node>): Code {
+  #code(
+    stage: Stage,
+    plan: Plan,
+    merges: ReadonlyMap<Node, Node>,
+    stores: ReadonlyMap<Node, string>,
+  ): Code {
     let { kernel } = stage;
     let buffers: readonly (Node | Temporary | PackOf)[] = stage.buffers;
     for (let into = 0; into < buffers.length; into++) {
@@ -260,7 +272,14 @@ export class Program {
       flag = this.checked.length;
       this.checked.push({ name: kernel.name, sizes: wgsl.positions, stateIntact: true });
     }
-    return { stage: { ...stage, kernel }, wgsl, buffers, scalars: this.#scalarBlock(stage), flag };
+    return {
+      stage: { ...stage, kernel },
+      report: report(kernel, stores),
+      wgsl,
+      buffers,
+      scalars: this.#scalarBlock(stage),
+      flag,
+    };
   }
 
   #scalarBlock({ kernel, randoms }: Stage): number {
@@ -347,12 +366,17 @@ export class Program {
     if (ref >= this.table.values) this.#lives[ref - this.table.values].last = this.#now;
   }
 
-  #dispatch(source: KernelSource, workgroups: number, bindings: readonly BoundBuffer[]): Dispatch {
+  #dispatch(
+    source: KernelSource,
+    workgroups: number,
+    bindings: readonly BoundBuffer[],
+    kernel: KernelReport | null = null,
+  ): Dispatch {
     const pipeline = this.#host.compile(source);
     this.#pipelines.add(pipeline);
     this.#now++;
     for (const { ref } of bindings) this.#touch(ref);
-    return new Dispatch(pipeline, bindings, workgroups, this.#host.maxWorkgroups);
+    return new Dispatch(pipeline, bindings, workgroups, this.#host.maxWorkgroups, kernel);
   }
 
   #copy(copy: Omit<Copy, "k">): Copy {
@@ -386,7 +410,7 @@ export class Program {
   }
 
   #emitCode(
-    { wgsl, stage, buffers, scalars, flag }: Code,
+    { wgsl, stage, report, buffers, scalars, flag }: Code,
     refOf: (b: Node | Temporary) => Ref,
     into: Command[],
     guard: boolean,
@@ -424,7 +448,7 @@ export class Program {
       source = guarded(source);
       bindings.push({ ref: table.guard, offset: 0, bytes: 16 });
     }
-    into.push(this.#dispatch(source, wgsl.workgroups, bindings));
+    into.push(this.#dispatch(source, wgsl.workgroups, bindings, report));
     for (const copy of back) into.push(this.#copy(copy));
   }
 
@@ -608,8 +632,7 @@ export function tooLarge(
   );
 }
 
-function report({ stage }: Code, stores: ReadonlyMap<Node, string>): KernelReport {
-  const { kernel } = stage;
+function report(kernel: Kernel, stores: ReadonlyMap<Node, string>): KernelReport {
   return {
     name: kernel.name,
     kind: kernel.kind,

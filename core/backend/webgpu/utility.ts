@@ -61,13 +61,11 @@ export function guarded(source: KernelSource): KernelSource {
   const declared = `@group(0) @binding(${binding}) var<uniform> hinode_guard: vec4<u32>;\n`;
   const head = /(fn main\([^{]*\{)/;
   if (!head.test(source.code)) throw new Error(`webgpu: no main in kernel ${source.name}`);
-  // Language directives must stay first.
-  const directives = source.code.match(/^(?:\s*(?:enable|requires|diagnostic)[^;]*;)*\s*/)![0];
-  const rest = source.code.slice(directives.length);
-  const checked = rest.replace(head, "$1\n  if (hinode_guard.x != 0u) { return; }");
+  const checked = source.code.replace(head, "$1\n  if (hinode_guard.x != 0u) { return; }");
   return {
     name: source.name,
     bindings: [...source.bindings, "uniform"],
-    code: directives + declared + checked,
+    // At the end, as directives must stay first.
+    code: checked + declared,
   };
 }

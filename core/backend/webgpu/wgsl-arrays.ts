@@ -31,6 +31,8 @@ export interface ArrayInfo {
   readonly wide: boolean;
   /** Words are written in part. */
   readonly atomic: boolean;
+  /** Workgroup memory that matrices use: a pointer to its single elements, where those are not elements of the array. */
+  readonly scalars?: string;
 }
 
 const gcd = (a: number, b: number): number => (b === 0 ? Math.abs(a) : gcd(b, a % b));
@@ -142,7 +144,7 @@ export function planArrays(
     plan: (s) => {
       const { name, dtype, size } = s as Extract<Stmt, { k: "local" | "shared" }>;
       const seen = declared.get(s)!;
-      const layout = dtype === "f16" && target.f16 && s.k === "shared" ? "native" : "plain";
+      const layout = dtype === "f16" && target.f16 ? "native" : "plain";
       // A private array has no neighbours to disturb.
       const fits = size % 4 === 0;
       return describe(

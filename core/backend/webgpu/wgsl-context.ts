@@ -58,6 +58,8 @@ export class Context {
   /** What vector loops there are, for the reader. */
   readonly vectors = new Set<string>();
   usesScalars = false;
+  /** Whether some literal is hidden from the compiler (wgsl-value.ts). */
+  usesZero = false;
   usesErrors = false;
   /** Workgroup variables, by name. */
   readonly shared = new Map<string, { type: string; elementBytes: number; size: number }>();

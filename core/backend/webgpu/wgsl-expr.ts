@@ -16,6 +16,8 @@ export interface Expr {
   readonly level: Level;
   /** Built of literals alone: WGSL evaluates such expressions itself, and refuses overflow, infinities and NaN. */
   readonly literal?: boolean;
+  /** The same value as f16, where that is what memory holds: copies need no conversions. */
+  readonly half?: string;
 }
 
 export const register = (dtype: DType): Register => {

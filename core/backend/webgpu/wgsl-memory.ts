@@ -99,7 +99,7 @@ function loadOne(ctx: Context, array: ArrayInfo, x: Index, lane: number): Expr {
           ? atom(`${e.text}.${"xyzw"[c.constant]}`)
           : atom(`${e.text}[${indexAt(ctx, c, lane).text}]`);
     }
-    return layout === "native" ? call("f32", 1, e) : e;
+    return layout === "native" ? { ...call("f32", 1, e), half: e.text } : e;
   }
   const { place, shift } = wordOf(ctx, array, x, lane);
   const bits = array.atomic ? atom(`atomicLoad(&${place})`) : atom(place);
@@ -127,7 +127,10 @@ function loadWide(ctx: Context, array: ArrayInfo, x: Index): Expr {
     return array.atomic ? `atomicLoad(&${e})` : e;
   };
   if (layout === "plain") return atom(quad(0, 4), 4);
-  if (layout === "native") return call("vec4f", 4, atom(quad(0, 4), 4));
+  if (layout === "native") {
+    const e = atom(quad(0, 4), 4);
+    return { ...call("vec4f", 4, e), half: e.text };
+  }
   if (layout === "halves") {
     const pair = array.wide
       ? ctx.settle(atom(quad(0, 4), 2))
@@ -196,7 +199,8 @@ function storeOne(ctx: Context, array: ArrayInfo, x: Index, lane: number, value:
       const c = imod(y, 4);
       place += c.terms.length === 0 ? `.${"xyzw"[c.constant]}` : `[${indexAt(ctx, c, lane).text}]`;
     }
-    const e = layout === "native" ? call("f16", 1, value) : value;
+    const half = value.half ? atom(value.half) : call("f16", 1, value);
+    const e = layout === "native" ? half : value;
     ctx.line(`${place} = ${e.text};`);
     return;
   }
@@ -234,7 +238,8 @@ function storeWide(ctx: Context, array: ArrayInfo, x: Index, value: Expr): void 
   const quad = (k: number, per: number): string =>
     `${name}[${indexAt(ctx, iadd(idiv(y, per), num(k))).text}]`;
   if (layout === "plain") ctx.line(`${quad(0, 4)} = ${value.text};`);
-  else if (layout === "native") ctx.line(`${quad(0, 4)} = ${call("vec4h", 4, value).text};`);
+  else if (layout === "native")
+    ctx.line(`${quad(0, 4)} = ${value.half ?? call("vec4h", 4, value).text};`);
   else if (layout === "bytes") {
     const names = { bool: "storeBools", u8: "storeBytes", i8: "storeSigned" } as const;
     const packed = call(ctx.helper(names[dtype as keyof typeof names]), 1, value);

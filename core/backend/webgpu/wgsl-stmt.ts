@@ -25,6 +25,7 @@ import {
   typeName,
 } from "./wgsl-expr.ts";
 import { condition, indexAt, indexVector } from "./wgsl-index.ts";
+import { matrixStatement, viewedArray } from "./wgsl-matrix.ts";
 import { store, storeAdd } from "./wgsl-memory.ts";
 import { valueFor, wrap } from "./wgsl-value.ts";
 
@@ -109,6 +110,9 @@ export class StmtPrinter {
         return;
       case "allReduce":
         allReduce(ctx, accumulatorOf(ctx, s.name), s.width);
+        return;
+      default:
+        matrixStatement(ctx, s);
     }
   }
 
@@ -161,6 +165,10 @@ export class StmtPrinter {
     else {
       // Two blocks may use one name; the module has one scope.
       if (ctx.shared.has(name)) name = `${name}_${++this.sharedNames}`;
+      if (ctx.kernel.subgroups && info.wide) {
+        ctx.bindings.set(s.name, { k: "array", array: viewedArray(ctx, { ...info, name }) });
+        return;
+      }
       ctx.sharedArray(name, elementType(info), elementBytes(info), count);
     }
     ctx.bindings.set(s.name, { k: "array", array: { ...info, name } });

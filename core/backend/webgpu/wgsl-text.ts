@@ -11,7 +11,8 @@ export function broken(text: string, indent: number): string[] {
   for (let i = 0; i < text.length; i++) {
     if (text[i] === "(") open.push({ start: i, cuts: [] });
     else if (text[i] === ",") open.at(-1)?.cuts.push(i);
-    else if (text[i] === ")") groups.push({ ...open.pop()!, end: i });
+    // The rest of a line that was broken begins with one that closes nothing here.
+    else if (text[i] === ")" && open.length > 0) groups.push({ ...open.pop()!, end: i });
   }
   const [longest] = groups
     .filter((group) => group.cuts.length > 0)

@@ -33,6 +33,8 @@ const longest = 70;
 
 export function constant(ctx: Context, dtype: DType, exact: number): Expr {
   const value = isHalf(dtype) ? roundTo(dtype, exact) : exact;
+  // Compilers keep one zero for both signs.
+  if (isFloat(dtype) && Object.is(Math.fround(value), -0)) return hiddenLiteral(ctx, -0);
   if (!isFloat(dtype) || Number.isFinite(Math.fround(value)))
     return literal(register(dtype), value);
   if (Number.isNaN(value)) return atom(`${ctx.helper("nan")}()`);
@@ -194,6 +196,26 @@ function logical(ctx: Context, op: ValueOp, args: readonly Expr[]): Expr {
   }
 }
 
+const word = new Uint32Array(1);
+const float32 = new Float32Array(word.buffer);
+
+/**
+ * Shader compilers may treat floats as real numbers: they make 0 of x · 0, x of x + 0 (wrong for -0) and of (1 + x) - 1, on
+ * which log1p relies. So zeros, and what is subtracted, are literals that only the GPU learns.
+ */
+function hidden(ctx: Context, v: ValueOf<"op">, i: number, e: Expr): Expr {
+  const arg = v.args[i];
+  if (arg.k !== "const" || !e.literal) return e;
+  const subtracted = (v.op === "sub" && i === 1) || (v.op === "add" && arg.value < 0);
+  return arg.value === 0 || subtracted ? hiddenLiteral(ctx, arg.value) : e;
+}
+
+function hiddenLiteral(ctx: Context, value: number): Expr {
+  ctx.usesZero = true;
+  float32[0] = value;
+  return call("bitcast<f32>", 1, atom(`0x${word[0].toString(16)}u | unknown_zero`));
+}
+
 function arithmetic(ctx: Context, v: ValueOf<"op">, args: Expr[], width: number): Expr {
   const from = v.args[0].dtype;
   const scalar = register(from);
@@ -201,7 +223,10 @@ function arithmetic(ctx: Context, v: ValueOf<"op">, args: Expr[], width: number)
   const all = args.map((a) => splat(a, scalar, width));
   const sign = signs[v.op];
   // Vectors and scalars mix in arithmetic, but not elsewhere.
-  if (sign) return infix(sign, args[0], args[1]);
+  if (sign) {
+    const [a, b] = float ? args.map((e, i) => hidden(ctx, v, i, e)) : args;
+    return infix(sign, a, b);
+  }
   const comparison = comparisons[v.op];
   if (comparison) return compare(comparison, all[0], all[1]);
   const bit = bits[v.op];

@@ -18,6 +18,6 @@ unsafe unsized use using varying virtual volatile wgsl where with writeonly yiel
 bool f16 f32 i32 u32 vec2 vec3 vec4 vec2f vec3f vec4f vec2i vec3i vec4i vec2u vec3u vec4u vec2h vec3h vec4h array atomic
 abs all any atomicAnd atomicLoad atomicMax atomicOr bitcast ceil clamp cos countLeadingZeros dot exp exp2 extractBits floor
 fma inf inverseSqrt ldexp log log2 max min main nan pow round select sign sin sqrt tan tanh threefry trunc unpack2x16float
-pack2x16float workgroupBarrier workgroupUniformLoad workgroup local_index workgroup_id workgroups`;
+pack2x16float workgroupBarrier workgroupUniformLoad workgroup local_index workgroup_id subgroup_id workgroups unknown_zero hinode_guard`;
 
 export const reserved: ReadonlySet<string> = new Set(words.trim().split(/\s+/));

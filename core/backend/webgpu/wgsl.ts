@@ -12,6 +12,7 @@ import type { Kernel } from "../../kernel/ir.ts";
 import { elementType, planArrays } from "./wgsl-arrays.ts";
 import { Context } from "./wgsl-context.ts";
 import { atom } from "./wgsl-expr.ts";
+import { matrixExtensions } from "./wgsl-matrix.ts";
 import { StmtPrinter } from "./wgsl-stmt.ts";
 
 export interface Wgsl {
@@ -37,7 +38,7 @@ export function printWgsl(kernel: Kernel, target: GpuTarget): Wgsl {
   const { buffers, plan } = planArrays(kernel, target);
   const ctx = new Context(kernel, target, buffers);
   const printer = new StmtPrinter(ctx, plan);
-  const { range, threads } = kernel;
+  const { range, threads, subgroups } = kernel;
   const size = threads?.extent ?? plainThreads;
   if (size > target.invocations)
     throw new KernelError(
@@ -55,6 +56,11 @@ export function printWgsl(kernel: Kernel, target: GpuTarget): Wgsl {
     ctx.line(`if (workgroup >= ${range.extent}u) { return; }`);
     ctx.line(`let ${g} = i32(workgroup);`);
     ctx.line(`let ${t} = i32(local_index);`);
+    if (subgroups) {
+      const name = ctx.name(subgroups.var);
+      bind(subgroups.var, name);
+      ctx.line(`let ${name} = i32(subgroup_id);`);
+    }
   } else {
     ctx.line("let workgroup = workgroup_id.x + workgroup_id.y * workgroups.x;");
     ctx.line(`let ${g} = i32(workgroup * ${size}u + local_index);`);
@@ -85,12 +91,14 @@ export function printWgsl(kernel: Kernel, target: GpuTarget): Wgsl {
       `@group(0) @binding(${errors}) var<storage, read_write> errors: array<atomic<u32>, 2>;`,
     );
   const shared = [...ctx.shared].map(
-    ([name, { type, size }]) => `var<workgroup> ${name}: array<${type}, ${size}>;`,
+    ([name, { type, size }]) =>
+      `var<workgroup> ${name}: ${type === "buffer" ? `buffer<${size}>` : `array<${type}, ${size}>`};`,
   );
   const parts = [
     `// ${kernel.kind} ${kernel.name}`,
     ...(ctx.vectors.size > 0 ? [`// as vectors: ${[...ctx.vectors].join(", ")}`] : []),
     ...(target.f16 && needsHalf(ctx) ? ["enable f16;"] : []),
+    ...matrixExtensions(kernel),
     "",
     ...declarations,
     ...(shared.length > 0 ? ["", ...shared] : []),
@@ -101,7 +109,9 @@ export function printWgsl(kernel: Kernel, target: GpuTarget): Wgsl {
       "  @builtin(workgroup_id) workgroup_id: vec3u,\n" +
       "  @builtin(num_workgroups) workgroups: vec3u,\n" +
       "  @builtin(local_invocation_index) local_index: u32,\n" +
+      (subgroups ? "  @builtin(subgroup_id) subgroup_id: u32,\n" : "") +
       ") {",
+    ...(ctx.usesZero ? ["  let unknown_zero = workgroups.z - 1u;"] : []),
     ctx.text(),
     "}",
     "",
@@ -118,4 +128,6 @@ export function printWgsl(kernel: Kernel, target: GpuTarget): Wgsl {
 }
 
 const needsHalf = (ctx: Context): boolean =>
-  ctx.buffers.some((b) => b.layout === "native") || /\bf16\b|\bvec4h\b/.test(ctx.functions());
+  ctx.buffers.some((b) => b.layout === "native") ||
+  /\bf16\b|\bvec4h\b/.test(ctx.functions() + ctx.text()) ||
+  [...ctx.shared.values()].some(({ type }) => /^f16|h$/.test(type));

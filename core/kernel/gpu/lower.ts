@@ -9,9 +9,11 @@ import type { Kernel } from "../ir.ts";
 import { planNest } from "../nest.ts";
 import { planRow } from "../phases.ts";
 import { lowerGroup } from "../templates.ts";
+import { lowerAttention } from "./attention.ts";
 import { chooseLayout } from "./layout.ts";
 import { lowerMap } from "./map.ts";
 import { lowerMatmul } from "./matmul.ts";
+import type { Choose } from "./matmul-tile.ts";
 import { lowerRows } from "./row.ts";
 import { lowerRunning } from "./running.ts";
 import { lowerScatter } from "./scatter.ts";
@@ -39,10 +41,12 @@ export interface GpuLowered {
   overwritable(old: Node, n: Node): boolean;
 }
 
+/** `choose`: the forms of matrix products, where they are not to be guessed. */
 export function lowerForGpu(
   group: Group,
   inMemory: (n: Node) => boolean,
   target: GpuTarget,
+  choose?: Choose,
 ): GpuLowered {
   switch (group.kind) {
     case "map":
@@ -56,7 +60,9 @@ export function lowerForGpu(
         : lowerMap(group, inMemory, target, nest, plan);
     }
     case "matmul":
-      return lowerMatmul(group, inMemory, target);
+      return lowerMatmul(group, inMemory, target, choose);
+    case "attention":
+      return lowerAttention(group, inMemory, target);
     case "scatter":
       return lowerScatter(group, inMemory, target);
     case "scan":

@@ -16,38 +16,46 @@ import { constValue, type Stmt, type Value, widen } from "../ir.ts";
 import type { Operand } from "../matmul.ts";
 import type { Side } from "./matmul-product.ts";
 
-/** Both operands of a dot. Also registers their buffers with the evaluator. */
-export function sidesOf(dot: Node, ev: Evaluator): { a: Side; b: Side } {
+/** Both operands of a dot, halves as f32 if they are to be `widened`. Also registers their buffers with the evaluator. */
+export function sidesOf(dot: Node, ev: Evaluator, widened = true): { a: Side; b: Side } {
   const [a, b] = dot.src;
   const [batch, m, k] = a.shape;
   const n = b.shape[2];
   return {
-    a: sideOf(ev, a, [batch, m, k], (i, x, kk) => [i, x, kk]),
-    b: sideOf(ev, b, [batch, n, k], (i, x, kk) => [i, kk, x]),
+    a: sideOf(ev, a, [batch, m, k], (i, x, kk) => [i, x, kk], widened),
+    b: sideOf(ev, b, [batch, n, k], (i, x, kk) => [i, kk, x], widened),
   };
 }
 
-function sideOf(
+export function sideOf(
   ev: Evaluator,
   n: Node,
   [batch, size, depth]: readonly [number, number, number],
   index: (b: Index, x: Index, k: Index) => readonly Index[],
+  widened = true,
 ): Side {
   const before = ev.accesses.length;
   operand(ev, n, index(ivar("b", batch), ivar("x", size), ivar("k", depth)), []);
   const reads = ev.accesses.slice(before).map((a) => a.index);
   return {
     alongK: isAlongK(reads, size, depth),
-    at: (b, x, k, bounds) => operand(ev, n, index(b, x, k), bounds),
+    at: (b, x, k, bounds) => operand(ev, n, index(b, x, k), bounds, widened),
   };
 }
 
 /** The value of `n` at `index`, halves as f32, 0 out of bounds, with the statements that it needs. */
-function operand(ev: Evaluator, n: Node, index: readonly Index[], bounds: Cond): Operand {
+export function operand(
+  ev: Evaluator,
+  n: Node,
+  index: readonly Index[],
+  bounds: Cond,
+  widened = true,
+): Operand {
   const mask = simplifyCond(bounds);
-  if (mask === false) return { stmts: [], value: widen(constValue(n.dtype, 0)) };
+  const own = (v: Value): Value => (widened ? widen(v) : v);
+  if (mask === false) return { stmts: [], value: own(constValue(n.dtype, 0)) };
   ev.push([]);
-  const value = widen(ev.evaluate(n, index, mask).value);
+  const value = own(ev.evaluate(n, index, mask).value);
   const { stmts } = ev.pop();
   if (mask.length === 0 || isZeroOutside(value, stmts, mask)) return { stmts, value };
   const zero = constValue(value.dtype, 0);

@@ -15,7 +15,7 @@ import {
   num,
   simplifyCond,
 } from "../../schedule/symbolic.ts";
-import type { Stmt, Value } from "../ir.ts";
+import type { Kernel, Stmt, Value } from "../ir.ts";
 import type { Operand } from "../matmul.ts";
 import { lane, lanes } from "./lanes.ts";
 
@@ -56,6 +56,7 @@ export interface Product {
 export interface Scheduled {
   readonly groups: number;
   readonly threads: number;
+  readonly subgroups?: Kernel["subgroups"];
   readonly body: readonly Stmt[];
 }
 
@@ -69,6 +70,18 @@ export const transposed = (p: Product): Product => ({
   finish: (at, sum, mask) => p.finish({ ...at, m: at.n, n: at.m }, sum, mask),
   padded: false,
 });
+
+/** A plain load as the value itself, for values that are used once. */
+export function inlined({ stmts, value }: Operand): Operand {
+  const [only] = stmts;
+  const plain =
+    stmts.length === 1 &&
+    only.k === "let" &&
+    only.value.k === "load" &&
+    value.k === "var" &&
+    value.name === only.name;
+  return plain ? { stmts: [], value: only.value } : { stmts, value };
+}
 
 // --- loops ----------------------------------------------------------------------------------------------------------
 
@@ -106,7 +119,7 @@ export const laneBelow = (start: Index, size: number): Index =>
 
 /** Runs `body` for four results from column n0, inside the lanes' loop; it gets the mask that the lanes need. */
 export function resultLanes(
-  p: Product,
+  p: Pick<Product, "n" | "padded">,
   n0: Index,
   body: (mask: Cond) => readonly Stmt[],
 ): readonly Stmt[] {

@@ -6,6 +6,7 @@
  * only as fast as the processor with the most workgroups. K is split where too few tiles remain to fill the GPU.
  */
 import { type DType, dtypes } from "../../dtype.ts";
+import { matrixSide } from "../ir.ts";
 import { ceilPow2, floorPow2 } from "./stage.ts";
 import type { GpuTarget } from "./target.ts";
 
@@ -27,9 +28,29 @@ export interface Tile {
   readonly pad: number;
 }
 
+/**
+ * Results m × n of a workgroup on tensor cores, k deep at a time; a subgroup computes rows × columns of them. All are
+ * multiples of 16. `pad`: elements between rows in workgroup memory.
+ */
+export interface MatrixTile {
+  readonly m: number;
+  readonly n: number;
+  readonly k: number;
+  readonly rows: number;
+  readonly columns: number;
+  readonly pad: number;
+}
+
 /** `swap`: the product's transpose is computed, Cᵀ = Bᵀ·Aᵀ. `splits`: parts of K, each summed by its own workgroups. */
 export type Form =
   | { readonly form: "tiled"; readonly tile: Tile; readonly splits: number }
+  /** Products of f16 by subgroups of `width` invocations. */
+  | {
+      readonly form: "matrix";
+      readonly tile: MatrixTile;
+      readonly width: number;
+      readonly splits: number;
+    }
   /** Few rows against columns that are contiguous along k: `width` invocations along k share `columns` columns. */
   | {
       readonly form: "dot";
@@ -62,6 +83,8 @@ export interface ProductShape {
   readonly k: number;
   /** What is summed. */
   readonly dtype: DType;
+  /** Are both operands f16? */
+  readonly halves?: boolean;
   /** Are neighbours along k neighbours in memory? Else neighbours along m (or n) are, or nothing is. */
   readonly aAlongK: boolean;
   readonly bAlongK: boolean;
@@ -71,6 +94,17 @@ export const threadsOf = (t: Tile): number => (t.m / t.rows) * (t.n / t.columns)
 
 export const sharedBytesOf = (t: Tile, dtype: DType): number =>
   t.stages * t.k * (t.m + t.n + 2 * t.pad) * registerBytes(dtype);
+
+export const matrixThreads = (t: MatrixTile, width: number): number =>
+  (t.m / t.rows) * (t.n / t.columns) * width;
+
+/** Tiles of A and B, and one matrix of f32 per subgroup. */
+export function matrixSharedBytes(t: MatrixTile, shape: ProductShape): number {
+  const panel = (extent: number, alongK: boolean): number =>
+    alongK ? extent * (t.k + t.pad) : t.k * (extent + t.pad);
+  const factors = panel(t.m, shape.aAlongK) + panel(t.n, shape.bAlongK);
+  return 2 * factors + 4 * matrixSide ** 2 * (t.m / t.rows) * (t.n / t.columns);
+}
 
 /** Workgroup memory of any type takes a word per element. */
 const registerBytes = (dtype: DType): number => Math.max(4, dtypes[dtype].bytes);
@@ -102,6 +136,24 @@ const tiles: readonly { readonly tile: Tile; readonly speed: number }[] = [
   { tile: tile(64, 16, 32, 4, 4), speed: 0.35 },
   { tile: tile(16, 64, 32, 4, 4), speed: 0.35 },
   { tile: tile(16, 16, 32, 2, 4), speed: 0.2 },
+];
+
+const matrixTile = (m: number, n: number, rows: number, columns: number): MatrixTile => ({
+  m,
+  n,
+  k: 32,
+  rows,
+  columns,
+  pad: 8,
+});
+
+/** The same for tensor cores: the first was measured (240–253 TFLOP/s), larger parts per subgroup spill. */
+const matrixTiles: readonly { readonly tile: MatrixTile; readonly speed: number }[] = [
+  { tile: matrixTile(128, 128, 64, 64), speed: 5 },
+  { tile: matrixTile(128, 64, 64, 32), speed: 3.5 },
+  { tile: matrixTile(64, 128, 32, 64), speed: 3.5 },
+  { tile: matrixTile(64, 64, 32, 32), speed: 2.5 },
+  { tile: matrixTile(32, 32, 16, 16), speed: 1.2 },
 ];
 
 /** Processors of a large GPU (an H100 has 132). WebGPU does not tell; fewer only make larger tiles as good. */
@@ -141,7 +193,12 @@ export function evenSplits(k: number, step: number, splits: number): number {
 }
 
 /** The time of a tiled product, in multiplications of one processor. */
-function cost(t: Tile, speed: number, splits: number, { batch, m, n, k }: ProductShape): number {
+function cost(
+  t: { readonly m: number; readonly n: number; readonly k: number },
+  speed: number,
+  splits: number,
+  { batch, m, n, k }: ProductShape,
+): number {
   const groups = batch * Math.ceil(m / t.m) * Math.ceil(n / t.n) * splits;
   const depth = t.k * Math.ceil(Math.ceil(k / t.k) / splits);
   const rounds = Math.ceil(groups / processors);
@@ -151,21 +208,57 @@ function cost(t: Tile, speed: number, splits: number, { batch, m, n, k }: Produc
   return work + partials;
 }
 
+/** The matrix tile for a shape, as above. */
+export function fitMatrixTile(
+  t: MatrixTile,
+  width: number,
+  shape: ProductShape,
+  target: GpuTarget,
+): MatrixTile | null {
+  if (matrixThreads(t, width) > target.invocations) return null;
+  const fitted = { ...t, k: Math.min(t.k, matrixSide * Math.ceil(shape.k / matrixSide)) };
+  const fits = (x: MatrixTile) => matrixSharedBytes(x, shape) <= target.sharedBytes;
+  if (fits(fitted)) return fitted;
+  const shallower = { ...fitted, k: matrixSide };
+  return fits(shallower) ? shallower : null;
+}
+
+/** Invocations of a subgroup at most, so that each has a vec4 of a matrix to finish. */
+const widestSubgroup = matrixSide ** 2 / 4;
+
+/** Can this GPU multiply these operands on tensor cores? Subgroups must have one size, for the numbers of subgroups. */
+const hasMatrices = ({ halves }: ProductShape, target: GpuTarget): boolean =>
+  halves === true &&
+  target.f16 &&
+  target.subgroupMatrix &&
+  target.subgroupMin === target.subgroupMax &&
+  target.subgroupMax <= widestSubgroup;
+
 /** Tiled forms that fit, the one that should be fastest first. */
 function tiledForms(shape: ProductShape, target: GpuTarget): Form[] {
   const forms: { form: Form; cost: number }[] = [];
-  for (const { tile, speed } of tiles) {
-    const fitted = fitTile(tile, shape, target);
-    if (!fitted) continue;
+  const add = (
+    tile: { readonly m: number; readonly n: number; readonly k: number },
+    speed: number,
+    formOf: (splits: number) => Form,
+  ): void => {
     const seen = new Set<number>();
     for (let wanted = 1; wanted === 1 || shape.k / wanted >= leastPart; wanted *= 2) {
-      const splits = evenSplits(shape.k, fitted.k, wanted);
+      const splits = evenSplits(shape.k, tile.k, wanted);
       if (seen.has(splits)) continue;
       seen.add(splits);
-      forms.push({
-        form: { form: "tiled", tile: fitted, splits },
-        cost: cost(fitted, speed, splits, shape),
-      });
+      forms.push({ form: formOf(splits), cost: cost(tile, speed, splits, shape) });
+    }
+  };
+  for (const { tile, speed } of tiles) {
+    const fitted = fitTile(tile, shape, target);
+    if (fitted) add(fitted, speed, (splits) => ({ form: "tiled", tile: fitted, splits }));
+  }
+  if (hasMatrices(shape, target)) {
+    const width = target.subgroupMax;
+    for (const { tile, speed } of matrixTiles) {
+      const fitted = fitMatrixTile(tile, width, shape, target);
+      if (fitted) add(fitted, speed, (splits) => ({ form: "matrix", tile: fitted, width, splits }));
     }
   }
   return forms.sort((a, b) => a.cost - b.cost).map(({ form }) => form);

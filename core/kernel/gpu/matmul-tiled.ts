@@ -22,10 +22,12 @@ import {
   num,
 } from "../../schedule/symbolic.ts";
 import { constValue, op, type Stmt, type Value } from "../ir.ts";
+import type { Operand } from "../matmul.ts";
 import { lane, lanes } from "./lanes.ts";
 import {
   copies,
   guard,
+  inlined,
   laneBelow,
   type Place,
   type Product,
@@ -40,7 +42,7 @@ import { type Tile, threadsOf } from "./matmul-tile.ts";
 import { groupVar, threadVar } from "./stage.ts";
 
 /** Statements of all copies of the results' last part: above this, they run as a loop, for the compiler's sake. */
-const maxCopied = 400;
+export const maxCopied = 400;
 
 /** Tiles in the order of workgroups: see `tileOrder`. */
 interface Order {
@@ -54,7 +56,7 @@ interface Order {
  * Workgroups that run at the same time should share operands in the second-level cache: they are numbered in bands some
  * tiles wide (Triton's grouped order). Bands of a number that divides the axis need no case of their own.
  */
-function tileOrder(batch: number, splits: number, rows: number, columns: number): Order {
+export function tileOrder(batch: number, splits: number, rows: number, columns: number): Order {
   const g = ivar(groupVar, batch * splits * rows * columns);
   const [height, width] = [bandOf(rows), bandOf(columns)];
   if (height > 1 || width === 1) {
@@ -71,7 +73,7 @@ const bandOf = (tiles: number): number =>
   tiles <= 8 ? tiles : ([8, 7, 9, 6, 10, 5, 11, 12, 4, 16].find((d) => tiles % d === 0) ?? 1);
 
 /** One operand's tile. */
-interface Panel {
+export interface Panel {
   readonly side: Side;
   /** Names: in workgroup memory, and of the registers in which a part of it waits. */
   readonly tile: string;
@@ -221,30 +223,27 @@ export function tiledProduct(p: Product, tile: Tile, splits: number): Scheduled 
     );
     return { groups: groupsOf(p, tile, splits), threads, body: [...body, ...finished] };
   }
-  // One copy for all: registers have no numbers at run time, so the sums of each round are picked out by comparisons.
+  // One copy for all. Registers have no numbers at run time, so the sums are put into an array that has.
   const [r, j] = [ivar("r", tile.rows), ivar("j", quads)];
-  const number = iadd(imul(r, quads), j);
-  const pick = copies("z", cells / lanes, (z) => [
-    {
-      k: "if",
-      cond: [isub(number, z), isub(z, number)],
-      body: [vector([put("picked", lane, load("sum", iadd(imul(z, lanes), lane)))])],
-    },
-  ]);
+  const results = copies("z", cells / lanes, (z) => {
+    const at = iadd(imul(z, lanes), lane);
+    return [vector([put("results", at, load("sum", at))])];
+  });
   const finished = serial("r", num(tile.rows), [
     ...guard(rowBase(r), m, [
-      serial("j", num(quads), [
-        ...pick,
-        ...resultLanes(p, columnBase(j), (mask) =>
-          p.finish(place(r, j), load("picked", lane), mask),
+      serial(
+        "j",
+        num(quads),
+        resultLanes(p, columnBase(j), (mask) =>
+          p.finish(place(r, j), load("results", cell(r, j)), mask),
         ),
-      ]),
+      ),
     ]),
   ]);
   return {
     groups: groupsOf(p, tile, splits),
     threads,
-    body: [local("picked", lanes), ...body, finished],
+    body: [local("results", cells), ...body, ...results, finished],
   };
 }
 
@@ -258,7 +257,7 @@ const unitSize = ({ side }: Panel): number => (side.alongK ? lanes * lanes : lan
 const unitsOf = (panel: Panel, depth: number): number => (panel.extent * depth) / unitSize(panel);
 const roundsOf = (panel: Panel, depth: number, threads: number): number =>
   Math.ceil(unitsOf(panel, depth) / threads);
-const heldSize = (panel: Panel, depth: number, threads: number): number =>
+export const heldSize = (panel: Panel, depth: number, threads: number): number =>
   roundsOf(panel, depth, threads) * unitSize(panel);
 
 /**
@@ -286,11 +285,12 @@ function unitAt(
   return { x: imul(iadd(imul(far, near), x), lanes), k: imul(k, lanes), inside };
 }
 
-const where = (cond: Cond, body: readonly Stmt[]): readonly Stmt[] =>
+/** `body` where the condition holds. */
+export const where = (cond: Cond, body: readonly Stmt[]): readonly Stmt[] =>
   cond.length > 0 ? [{ k: "if", cond, body }] : body;
 
 /** From memory into registers. */
-function fetch(
+export function fetch(
   panel: Panel,
   depth: number,
   threads: number,
@@ -303,11 +303,11 @@ function fetch(
     const unit = unitAt(panel, depth, threads, i);
     const x = iadd(panel.start, unit.x);
     const k = iadd(k0, unit.k);
-    const fill = (at: Index, value: { stmts: readonly Stmt[]; value: Value }): Stmt =>
-      vector([
-        ...value.stmts,
-        { k: "localStore", local: panel.held, index: iadd(at, lane), value: value.value },
-      ]);
+    const fill = (at: Index, operand: Operand): Stmt => {
+      const { stmts, value } = inlined(operand);
+      const index = iadd(at, lane);
+      return vector([...stmts, { k: "localStore", local: panel.held, index, value }]);
+    };
     if (!side.alongK) {
       const bounds = [laneBelow(x, panel.size), lt(k, size)];
       return where(unit.inside, [fill(imul(i, lanes), side.at(b, iadd(x, lane), k, bounds))]);
@@ -322,7 +322,7 @@ function fetch(
 }
 
 /** From registers into workgroup memory, which is contiguous along x. */
-function keep(
+export function keep(
   panel: Panel,
   depth: number,
   threads: number,

@@ -28,6 +28,7 @@ import { kernelOf } from "../lower.ts";
 import { lane, lanes } from "./lanes.ts";
 import type { GpuLowered, Stage, Temporary } from "./lower.ts";
 import { columnsProduct, directProduct, dotProduct } from "./matmul-few.ts";
+import { matrixCopies, matrixProduct, maxMatrixCopied } from "./matmul-matrix.ts";
 import { sidesOf } from "./matmul-operand.ts";
 import {
   guard,
@@ -69,6 +70,7 @@ export function lowerMatmul(
     dtype,
     aAlongK: sides.a.alongK,
     bAlongK: sides.b.alongK,
+    halves: dot.src.every((x) => x.dtype === "f16"),
   };
   const product: Product = {
     ...shape,
@@ -80,9 +82,12 @@ export function lowerMatmul(
   const form = choose(shape, target);
   const own = 2 * batch * m * n * k;
   const after = ev.flopsPerElement * batch * m * n;
+  // Copies of a long epilogue, one for each matrix, would be too much code.
+  const apart = form.form === "matrix" && finishSize * matrixCopies(form) > maxMatrixCopied;
+  const halves = form.form === "matrix" ? sidesOf(dot, ev, false) : {};
   const stages =
-    form.form === "direct" || form.splits === 1
-      ? [stageOf(group, dot, ev, schedule(product, form), own + after)]
+    form.form === "direct" || (form.splits === 1 && !apart)
+      ? [stageOf(group, dot, ev, schedule({ ...product, ...halves }, form), own + after)]
       : inParts(group, dot, inMemory, product, form, target, [own, after]);
   const overwritable = (old: Node, result: Node): boolean => {
     // Other workgroups may still need what an operand is made of.
@@ -100,6 +105,8 @@ function schedule(p: Product, form: Form): Scheduled {
   switch (form.form) {
     case "tiled":
       return tiledProduct(p, form.tile, form.splits);
+    case "matrix":
+      return matrixProduct(p, form.tile, form.width, form.splits);
     case "dot":
       return dotProduct(oriented, form);
     case "columns":
@@ -145,7 +152,7 @@ function inParts(
   const first = new Evaluator(known);
   const partial: Product = {
     ...product,
-    ...sidesOf(dot, first),
+    ...sidesOf(dot, first, form.form !== "matrix"),
     finish: (at, sum, mask) => [first.store(parts, [at.split, at.b, at.m, at.n], sum, mask)],
     finishSize: 1,
     padded: true,
@@ -178,7 +185,7 @@ function stageOf(
   group: Group,
   dot: Node,
   ev: Evaluator,
-  { groups, threads, body }: Scheduled,
+  { groups, threads, subgroups, body }: Scheduled,
   flops: number,
   suffix = "",
   [parts, temporary]: readonly [Node, Temporary] | readonly [] = [],
@@ -187,6 +194,7 @@ function stageOf(
     kind: dot.src.some(readsWindows) ? "conv" : "matmul",
     range: { var: groupVar, extent: groups },
     threads: { var: threadVar, extent: threads },
+    ...(subgroups && { subgroups }),
     body,
     flops,
   });

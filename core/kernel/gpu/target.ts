@@ -6,6 +6,7 @@ export interface GpuTarget {
   readonly subgroups: boolean;
   readonly subgroupMin: number;
   readonly subgroupMax: number;
+  /** Subgroups multiply matrices of 16 × 16: f16 factors, f32 results. */
   readonly subgroupMatrix: boolean;
   /** Most invocations of a workgroup, also along x. */
   readonly invocations: number;

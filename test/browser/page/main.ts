@@ -2,6 +2,8 @@
  * @file Runs test files of the other folders in a page, with vitest's own runner and `expect`. What they read of process.env
  * comes from `testEnvironment` (the bundle replaces it), and the results go back to the test that opened the page.
  */
+
+import { files } from "virtual:tests";
 import type { VitestTestRunner } from "vitest";
 import { config } from "./config.ts";
 
@@ -20,20 +22,6 @@ interface Task {
   readonly tasks?: readonly Task[];
   readonly result?: { readonly state: string; readonly errors?: readonly { message: string }[] };
 }
-
-declare global {
-  interface ImportMeta {
-    /** Vite's: the files that match, each with a function that imports it. */
-    glob(patterns: readonly string[]): Record<string, () => Promise<unknown>>;
-  }
-}
-
-/** All but those that test what only Node has: files, and how values print. */
-const files = import.meta.glob([
-  "../../{backend,golden,graph,nn,ops,runtime,transform}/**/*.test.ts",
-  "!../../nn/{checkpoint,training-state}.test.ts",
-  "!../../ops/format.test.ts",
-]);
 
 function* leaves(tasks: readonly Task[], path: string): Generator<[string, Task]> {
   for (const task of tasks) {
