@@ -70,6 +70,13 @@ describe("allowed imports", () => {
     expect(foreign).toEqual([]);
   });
 
+  test("one file loads the optional package, and no bundler follows it", () => {
+    const loading = library.filter((file) =>
+      /createRequire\(|\bimport\(\s*[^"\s]/.test(read(file)),
+    );
+    expect(loading).toEqual(["core/backend/webgpu/adapter.ts"]);
+  });
+
   test("examples use the library as its users do, by its name", () => {
     const inside = [...sources("examples")].flatMap((file) =>
       imported(file)
