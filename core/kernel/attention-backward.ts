@@ -44,8 +44,8 @@ import {
   tileRows,
 } from "./attention-tile.ts";
 import type { Evaluator } from "./evaluate.ts";
-import type { Stmt, Value } from "./ir.ts";
-import { eachTile, evenTile, roundUp, serial, tiles, vector } from "./matmul.ts";
+import { type Stmt, serial, type Value, vector } from "./ir.ts";
+import { eachTile, evenTile, roundUp, tiles } from "./matmul.ts";
 
 /** Keys of a chunk at most, and tiles of query rows in a block. */
 const maxChunk = 192;

@@ -46,8 +46,8 @@ import {
   tileRows,
 } from "./attention-tile.ts";
 import type { Evaluator } from "./evaluate.ts";
-import { type Stmt, type Value, variable } from "./ir.ts";
-import { eachTile, evenTile, roundUp, serial, tiles, vector } from "./matmul.ts";
+import { type Stmt, serial, type Value, variable, vector } from "./ir.ts";
+import { eachTile, evenTile, roundUp, tiles } from "./matmul.ts";
 
 /** Elements of packed keys and values: 256 KB, half of a small second-level cache. */
 const maxPacked = 1 << 16;

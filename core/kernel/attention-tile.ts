@@ -15,8 +15,8 @@ import {
   num,
 } from "../schedule/symbolic.ts";
 import { f32, number, put } from "./attention-parts.ts";
-import { type Stmt, type Value, variable } from "./ir.ts";
-import { type Operand, serial, vector } from "./matmul.ts";
+import { type Stmt, serial, type Value, variable, vector } from "./ir.ts";
+import type { Operand } from "./matmul.ts";
 
 export const lanes = 4;
 /** Rows of a tile, and columns: two vectors. */

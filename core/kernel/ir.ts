@@ -258,6 +258,19 @@ export const op = (name: ValueOp, dtype: DType, ...args: Value[]): Value => ({
   args,
 });
 
+const loop =
+  (mode: "serial" | "vector") =>
+  (name: string, extent: Index, body: readonly Stmt[], unroll = 0): Stmt => ({
+    k: "loop",
+    mode,
+    var: name,
+    extent,
+    body,
+    ...(unroll > 0 ? { unroll } : {}),
+  });
+export const serial = loop("serial");
+export const vector = loop("vector");
+
 /** What values of a type are computed in. */
 export const wideType = (dtype: DType): DType => (isHalf(dtype) ? "f32" : dtype);
 /** A half as f32. */

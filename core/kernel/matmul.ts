@@ -30,8 +30,10 @@ import {
   type Kernel,
   op,
   type Stmt,
+  serial,
   type Value,
   variable,
+  vector,
 } from "./ir.ts";
 
 /** A value, and the statements that it needs before it. */
@@ -138,7 +140,7 @@ export function eachTile(
     const start = imul(iadd(imul(block, t.per), v), t.tile);
     const inner = body(start, t.tile, v);
     if (extent.min === 1 && extent.max === 1) out.push(...inner);
-    else out.push({ k: "loop", mode: "serial", var: name, extent, body: inner });
+    else out.push(serial(name, extent, inner));
   }
   if (rest > 0) {
     const last = t.blocks - 1;
@@ -149,34 +151,6 @@ export function eachTile(
   }
   return out;
 }
-
-export const serial = (
-  name: string,
-  extent: Index,
-  body: readonly Stmt[],
-  unroll?: number,
-): Stmt => ({
-  k: "loop",
-  mode: "serial",
-  var: name,
-  extent,
-  body,
-  ...(unroll ? { unroll } : {}),
-});
-
-export const vector = (
-  name: string,
-  extent: Index,
-  body: readonly Stmt[],
-  unroll?: number,
-): Stmt => ({
-  k: "loop",
-  mode: "vector",
-  var: name,
-  extent,
-  body,
-  ...(unroll ? { unroll } : {}),
-});
 
 // --- operands -----------------------------------------------------------------------------------------------
 

@@ -9,7 +9,7 @@ import { type Group, isReduce } from "../schedule/group.ts";
 import { weightOf } from "../schedule/stores.ts";
 import { type Index, iadd, imin, imul, isub, ivar, num } from "../schedule/symbolic.ts";
 import type { Evaluator } from "./evaluate.ts";
-import { type Stmt, variable } from "./ir.ts";
+import { type Stmt, serial, variable } from "./ir.ts";
 import { type Loop, laneOf, mapIndices } from "./loops.ts";
 import { type Nest, nestIn } from "./nest.ts";
 import type { At, Reduction, RowPlan, RowSchedule } from "./phases.ts";
@@ -128,13 +128,8 @@ function blockSums(
   const ofBlock: Naming = (r) => blockNames.get(r.node)!;
   const ofGroup: Naming = (r) => `${ofBlock(r)}g`;
   const ofAll: Naming = (r) => r.name;
-  const over = (extent: Index, suffix: string, body: readonly Stmt[]): Stmt => ({
-    k: "loop",
-    mode: "serial",
-    var: `${name}${suffix}`,
-    extent,
-    body,
-  });
+  const over = (extent: Index, suffix: string, body: readonly Stmt[]): Stmt =>
+    serial(`${name}${suffix}`, extent, body);
   if (groups === 1) {
     stmts.push(over(num(blocks), "b", added(inner, ofBlock, ofAll)));
     return;

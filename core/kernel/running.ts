@@ -21,32 +21,24 @@ import {
   num,
 } from "../schedule/symbolic.ts";
 import {
-  type BufferInfo,
   constValue,
   type Kernel,
   narrow,
   op,
   type Stmt,
+  serial,
   type Value,
   variable,
+  vector,
 } from "./ir.ts";
-import type { Operand } from "./matmul.ts";
+import type { LineSpec } from "./lines.ts";
 
-export interface RunningSpec {
-  readonly outer: number;
-  /** Extent of the axis. */
-  readonly count: number;
-  readonly inner: number;
+export interface RunningSpec extends LineSpec {
   readonly combine: Running;
   readonly reverse: boolean;
   /** What is combined, and what the result is stored as. */
   readonly dtype: DType;
   readonly outDType: DType;
-  readonly buffers: readonly BufferInfo[];
-  readonly scalars: number;
-  readonly src: (o: Index, j: Index, i: Index) => Operand;
-  readonly out: (o: Index, j: Index, i: Index) => Index;
-  readonly outBuffer: number;
 }
 
 /** Neighbouring lines of a task: 4 KB rows, so that memory streams, and scratch that stays in the nearest cache. */
@@ -69,14 +61,6 @@ export function runningKernel(spec: RunningSpec): Kernel {
     flops: outer * count * inner,
   };
 }
-
-const serial = (name: string, extent: Index, body: readonly Stmt[]): Stmt => ({
-  k: "loop",
-  mode: "serial",
-  var: name,
-  extent,
-  body,
-});
 
 /** Step j of a line is its element `at`. */
 const elementAt = ({ reverse, count }: RunningSpec, j: Index): Index =>
@@ -116,13 +100,7 @@ function rows(spec: RunningSpec): { extent: number; body: Stmt[] } {
     index: lane,
     value,
   });
-  const vector = (body: readonly Stmt[]): Stmt => ({
-    k: "loop",
-    mode: "vector",
-    var: "lane",
-    extent,
-    body,
-  });
+  const lanes = (body: readonly Stmt[]): Stmt => vector("lane", extent, body);
   /** One step of all lines; what they combined so far is in `run`, unless they start here. */
   const row = (j: Index, starts: boolean): Stmt => {
     const at = elementAt(spec, j);
@@ -130,7 +108,7 @@ function rows(spec: RunningSpec): { extent: number; body: Stmt[] } {
     const next = variable(dtype, "next");
     const combined = starts ? value : op(operation[spec.combine], dtype, read("run"), value);
     const total = blocks ? op("add", dtype, read("past"), next) : next;
-    return vector([
+    return lanes([
       ...stmts,
       { k: "let", name: "next", value: combined },
       write("run", next),
@@ -153,11 +131,11 @@ function rows(spec: RunningSpec): { extent: number; body: Stmt[] } {
     : [
         local("run"),
         local("past"),
-        vector([write("past", constValue(dtype, 0))]),
+        lanes([write("past", constValue(dtype, 0))]),
         serial("block", num(blocks.count), [
           row(blocks.begin, true),
           later(blocks.begin, blocks.extent),
-          vector([write("past", op("add", dtype, read("past"), read("run")))]),
+          lanes([write("past", op("add", dtype, read("past"), read("run")))]),
         ]),
       ];
   return { extent: outer * tasks, body };

@@ -17,29 +17,20 @@ import {
   ivar,
   num,
 } from "../schedule/symbolic.ts";
-import { type BufferInfo, constValue, type Kernel, type Stmt, type Value } from "./ir.ts";
+import { constValue, type Kernel, type Stmt, serial, type Value, vector } from "./ir.ts";
+import type { LineSpec } from "./lines.ts";
 import { type Operand, operand } from "./matmul.ts";
 
-export interface ScatterAddSpec {
+export interface ScatterAddSpec extends Omit<LineSpec, "src"> {
   readonly name: string;
-  readonly outer: number;
-  /** Extent of the output along the scattered axis. */
+  /** Extent of the output along the scattered axis; `count` is that of the index and the source. */
   readonly size: number;
-  /** Extent of the index and of the source along it. */
-  readonly count: number;
-  readonly inner: number;
   readonly dtype: DType;
-  readonly buffers: readonly BufferInfo[];
-  /** Number of run-time scalar words. */
-  readonly scalars: number;
   /** The position of a source element, i32. */
   readonly index: (o: Index, j: Index, i: Index) => Value | Operand;
   /** Does the index vary along the inner axis? */
   readonly indexInner: boolean;
   readonly src: (o: Index, j: Index, i: Index) => Value | Operand;
-  /** Where element (o, p, i) of the output lies in `outBuffer`. */
-  readonly out: (o: Index, p: Index, i: Index) => Index;
-  readonly outBuffer: number;
 }
 
 /** Columns of a task: no fewer than a cache line of f32, and few enough that wide rows make several tasks. */
@@ -58,21 +49,7 @@ export function scatterAddKernel(spec: ScatterAddSpec): Kernel {
   const extent = imin(num(width), isub(num(inner), first));
   const lane = ivar("lane", extent.max);
   const i = iadd(first, lane);
-  const lanes = (body: readonly Stmt[]): Stmt => ({
-    k: "loop",
-    mode: "vector",
-    var: "lane",
-    extent,
-    unroll: 2,
-    body,
-  });
-  const serial = (name: string, n: number, body: readonly Stmt[]): Stmt => ({
-    k: "loop",
-    mode: "serial",
-    var: name,
-    extent: num(n),
-    body,
-  });
+  const lanes = (body: readonly Stmt[]): Stmt => vector("lane", extent, body, 2);
   const zero = (p: Index, at: Index): Stmt => ({
     k: "store",
     buffer: outBuffer,
@@ -94,21 +71,14 @@ export function scatterAddKernel(spec: ScatterAddSpec): Kernel {
   const p = ivar("row", size);
   let body: Stmt[];
   if (inner === 1) {
-    const clear: Stmt = {
-      k: "loop",
-      mode: "vector",
-      var: "row",
-      extent: num(size),
-      unroll: 2,
-      body: [zero(p, num(0))],
-    };
-    body = [clear, serial("from", count, [...position(num(0)), ...add(num(0))])];
+    const clear = vector("row", num(size), [zero(p, num(0))], 2);
+    body = [clear, serial("from", num(count), [...position(num(0)), ...add(num(0))])];
   } else {
-    const clear = serial("row", size, [lanes([zero(p, i)])]);
+    const clear = serial("row", num(size), [lanes([zero(p, i)])]);
     const scatter = spec.indexInner
       ? [lanes([...position(i), ...add(i)])]
       : [...position(num(0)), lanes(add(i))];
-    body = [clear, serial("from", count, scatter)];
+    body = [clear, serial("from", num(count), scatter)];
   }
   return {
     name: spec.name,

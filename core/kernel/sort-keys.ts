@@ -3,30 +3,14 @@
  */
 import type { DType } from "../dtype.ts";
 import type { Index } from "../schedule/symbolic.ts";
-import {
-  type BufferInfo,
-  constValue,
-  op,
-  type Stmt,
-  type Value,
-  type ValueOp,
-  variable,
-} from "./ir.ts";
+import { constValue, op, type Stmt, type Value, type ValueOp, variable } from "./ir.ts";
+import type { LineSpec } from "./lines.ts";
 import type { Operand } from "./matmul.ts";
 
-export interface SortSpec {
-  readonly outer: number;
-  /** Extent of the axis. */
-  readonly count: number;
-  readonly inner: number;
+export interface SortSpec extends LineSpec {
   readonly descending: boolean;
   /** Of the source. */
   readonly dtype: DType;
-  readonly buffers: readonly BufferInfo[];
-  readonly scalars: number;
-  readonly src: (o: Index, j: Index, i: Index) => Operand;
-  readonly out: (o: Index, j: Index, i: Index) => Index;
-  readonly outBuffer: number;
 }
 
 /** A kernel's parallel range and body. */
@@ -94,9 +78,3 @@ export const write = (name: string, index: Index, value: Value): Stmt => ({
 });
 export const bind = (name: string, value: Value): Stmt => ({ k: "let", name, value });
 export const named = (name: string): Value => variable("i32", name);
-export const loop = (
-  mode: "serial" | "vector",
-  name: string,
-  extent: Index,
-  body: readonly Stmt[],
-): Stmt => ({ k: "loop", mode, var: name, extent, body });

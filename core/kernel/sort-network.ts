@@ -13,13 +13,12 @@ import {
   ivar,
   num,
 } from "../schedule/symbolic.ts";
-import { op, type Stmt, type Value, variable } from "./ir.ts";
+import { op, type Stmt, serial, type Value, variable, vector } from "./ir.ts";
 import {
   bind,
   keyOf,
   lastKey,
   local,
-  loop,
   named,
   read,
   type Sorted,
@@ -45,9 +44,9 @@ export function networkSort(spec: SortSpec): Sorted {
   const line = iadd(first, lane(active));
   const [o, i] = along ? [group, line] : delinearize(line, [outer, inner]);
 
-  const vector = (n: Index, body: readonly Stmt[]) => loop("vector", "lane", n, body);
-  const serial = (name: string, n: number, body: readonly Stmt[]) =>
-    loop("serial", name, num(n), body);
+  const over = (n: Index, body: readonly Stmt[]): Stmt => vector("lane", n, body);
+  const times = (name: string, n: number, body: readonly Stmt[]): Stmt =>
+    serial(name, num(n), body);
 
   /** Puts elements a and b of all lines in order. */
   const exchange = (a: Index, b: Index): Stmt => {
@@ -56,7 +55,7 @@ export function networkSort(spec: SortSpec): Sorted {
     const tie = op("and", "bool", op("eq", "bool", ka, kb), op("lt", "bool", ib, ia));
     const swap = variable("bool", "swap");
     const pick = (x: Value, y: Value) => op("where", "i32", swap, x, y);
-    return vector(num(lanes), [
+    return over(num(lanes), [
       bind("keyA", read("keys", at)),
       bind("keyB", read("keys", to)),
       bind("orderA", read("order", at)),
@@ -73,7 +72,7 @@ export function networkSort(spec: SortSpec): Sorted {
   // Elements that are not there, and lines that are not, sort to the end.
   const partial = size > count || lines % lanes !== 0;
   body.push(
-    vector(num(size * lanes), [
+    over(num(size * lanes), [
       write("order", all, { k: "index", dtype: "i32", index: idiv(all, lanes) }),
       ...(partial ? [write("keys", all, lastKey)] : []),
     ]),
@@ -81,29 +80,27 @@ export function networkSort(spec: SortSpec): Sorted {
   const j = ivar("from", count);
   const at = iadd(imul(j, lanes), lane(active));
   const { stmts, value } = keyOf(spec, spec.src(o, j, i));
-  body.push(serial("from", count, [vector(active, [...stmts, write("keys", at, value)])]));
+  body.push(times("from", count, [over(active, [...stmts, write("keys", at, value)])]));
   for (let half = 1; half < size; half *= 2) {
     // Two sorted halves, the second read backwards, are bitonic: one exchange leaves everything small in front.
     const begin = imul(ivar("pair", size / (2 * half)), 2 * half);
     const k = ivar("from", half);
     const mirrored = isub(iadd(begin, num(2 * half - 1)), k);
     body.push(
-      serial("pair", size / (2 * half), [
-        serial("from", half, [exchange(iadd(begin, k), mirrored)]),
-      ]),
+      times("pair", size / (2 * half), [times("from", half, [exchange(iadd(begin, k), mirrored)])]),
     );
     for (let d = half / 2; d >= 1; d /= 2) {
       const start = iadd(imul(ivar("pair", size / (2 * d)), 2 * d), ivar("from", d));
       body.push(
-        serial("pair", size / (2 * d), [serial("from", d, [exchange(start, iadd(start, num(d)))])]),
+        times("pair", size / (2 * d), [times("from", d, [exchange(start, iadd(start, num(d)))])]),
       );
     }
   }
   const result = read("order", at);
   const index = spec.out(o, j, i);
   body.push(
-    serial("from", count, [
-      vector(active, [{ k: "store", buffer: spec.outBuffer, index, value: result }]),
+    times("from", count, [
+      over(active, [{ k: "store", buffer: spec.outBuffer, index, value: result }]),
     ]),
   );
   return { extent, body };

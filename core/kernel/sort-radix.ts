@@ -3,7 +3,7 @@
  * counts of their digits leave them, in order, so equal ones stay in order. n·digits steps whatever the data is.
  */
 import { delinearize, type Index, iadd, ivalue, ivar, num } from "../schedule/symbolic.ts";
-import type { Stmt, Value } from "./ir.ts";
+import { type Stmt, serial, type Value, vector } from "./ir.ts";
 import {
   bind,
   i32,
@@ -11,7 +11,6 @@ import {
   keyBits,
   keyOf,
   local,
-  loop,
   named,
   read,
   type Sorted,
@@ -57,9 +56,9 @@ export function radixSort(spec: SortSpec): Sorted {
     local("keys0", count),
     local("bins", passes * bins),
     ...(passes > 1 ? [local("keys1", count), local("order0", count), local("order1", count)] : []),
-    loop("vector", "from", num(count), [...stmts, write("keys0", j, value)]),
-    loop("vector", "bin", num(passes * bins), [write("bins", ivar("bin", passes * bins), int(0))]),
-    loop("serial", "from", num(count), [bind("key", read("keys0", j)), ...counting.flat()]),
+    vector("from", num(count), [...stmts, write("keys0", j, value)]),
+    vector("bin", num(passes * bins), [write("bins", ivar("bin", passes * bins), int(0))]),
+    serial("from", num(count), [bind("key", read("keys0", j)), ...counting.flat()]),
   ];
   for (let p = 0; p < passes; p++) {
     // From counts to where each digit's elements start.
@@ -67,7 +66,7 @@ export function radixSort(spec: SortSpec): Sorted {
     const start = `start${p}`;
     body.push({ k: "acc", name: start, dtype: "i32", combine: "sum" });
     body.push(
-      loop("serial", "bin", num(bins), [
+      serial("bin", num(bins), [
         bind("size", read("bins", bin)),
         write("bins", bin, named(start)),
         { k: "update", name: start, value: named("size") },
@@ -82,7 +81,7 @@ export function radixSort(spec: SortSpec): Sorted {
         ? [{ k: "store", buffer: outBuffer, index: spec.out(o, at, i), value: element }]
         : [write(`keys${to}`, at, named("key")), write(`order${to}`, at, element)];
     body.push(
-      loop("serial", "from", num(count), [
+      serial("from", num(count), [
         bind("key", read(`keys${from}`, j)),
         digitOf(p, "digit"),
         bind("next", read("bins", counter(p, "digit"))),

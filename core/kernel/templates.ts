@@ -2,21 +2,16 @@
  * @file Groups whose kernel is a template: matrix products with prologue and epilogue, and scatter-add. This file
  * evaluates the operands and the epilogue at the indices that a template asks for; the loops are the template's.
  */
+
 import type { Node } from "../graph/node.ts";
 import { backward, isMovement } from "../schedule/access.ts";
 import type { Group } from "../schedule/group.ts";
-import {
-  affineIn,
-  delinearize,
-  type Index,
-  ivar,
-  linearize,
-  substitute,
-} from "../schedule/symbolic.ts";
+import { affineIn, type Index, ivar, linearize, substitute } from "../schedule/symbolic.ts";
 import { numel } from "../shape.ts";
 import { lowerAttention } from "./attention.ts";
 import { Evaluator } from "./evaluate.ts";
 import { type Stmt, type Value, widen, wideType } from "./ir.ts";
+import { linesOf } from "./lines.ts";
 import { finish, type Lowered, lowerNest } from "./lower.ts";
 import { matmulKernel, type Operand } from "./matmul.ts";
 import { runningKernel } from "./running.ts";
@@ -115,57 +110,37 @@ function lowerScatter(group: Group, inMemory: (n: Node) => boolean): Lowered {
   const [scatter] = group.members.keys() as IterableIterator<Node<"scatterAdd">>;
   const [where, source] = scatter.src;
   const { axis, size } = scatter.attrs;
-  const before = scatter.shape.slice(0, axis);
-  const after = scatter.shape.slice(axis + 1);
-  const product = (shape: readonly number[]) => shape.reduce((n, d) => n * d, 1);
+  const { outer, count, inner, at } = linesOf(where.shape, axis);
   const ev = new Evaluator(inMemory);
-
-  // The template sees [outer, axis, inner]; the nodes see their own axes.
-  const full = (o: Index, j: Index, i: Index): Index[] => [
-    ...delinearize(o, before),
-    j,
-    ...delinearize(i, after),
-  ];
   const outBuffer = ev.buffer(scatter, "write");
-  const probe: [Index, Index, Index] = [
-    ivar("so", product(before)),
-    ivar("sj", where.shape[axis]),
-    ivar("si", product(after)),
-  ];
-  operand(ev, where, full(...probe));
+  const probe: [Index, Index, Index] = [ivar("so", outer), ivar("sj", count), ivar("si", inner)];
+  operand(ev, where, at(...probe));
   const seen = ev.accesses.length;
-  operand(ev, source, full(...probe));
+  operand(ev, source, at(...probe));
   const indexInner = ev.accesses.slice(0, seen).some((a) => affineIn(a.index, "si") !== 0);
   const template = scatterAddKernel({
     name: "scatter",
-    outer: product(before),
+    outer,
     size,
-    count: where.shape[axis],
-    inner: product(after),
+    count,
+    inner,
     dtype: scatter.dtype,
     buffers: ev.buffers,
     scalars: 3 * ev.randoms.length,
-    index: (o, j, i) => operand(ev, where, full(o, j, i)),
+    index: (o, j, i) => operand(ev, where, at(o, j, i)),
     indexInner,
-    src: (o, j, i) => operand(ev, source, full(o, j, i)),
-    out: (o, p, i) => linearize(full(o, p, i), scatter.shape),
+    src: (o, j, i) => operand(ev, source, at(o, j, i)),
+    out: (o, p, i) => linearize(at(o, p, i), scatter.shape),
     outBuffer,
   });
-  return finish(group, ev, "scatter", template.range, template.body, product(source.shape));
+  return finish(group, ev, "scatter", template.range, template.body, numel(source.shape));
 }
 
 /** A node of lines along one axis as its template sees it, [outer, axis, inner], and its source at such an index. */
 function lineAccess(n: Node, axis: number, ev: Evaluator) {
-  const before = n.shape.slice(0, axis);
-  const after = n.shape.slice(axis + 1);
-  const full = (o: Index, j: Index, i: Index): Index[] => [
-    ...delinearize(o, before),
-    j,
-    ...delinearize(i, after),
-  ];
+  const { outer, count, inner, at } = linesOf(n.shape, axis);
   const outBuffer = ev.buffer(n, "write");
-  const src = (o: Index, j: Index, i: Index): Operand => operand(ev, n.src[0], full(o, j, i));
-  const [outer, count, inner] = [numel(before), n.shape[axis], numel(after)];
+  const src = (o: Index, j: Index, i: Index): Operand => operand(ev, n.src[0], at(o, j, i));
   // Registers the buffers that the source reads.
   src(ivar("so", outer), ivar("sj", count), ivar("si", inner));
   const weight = 1 + ev.flopsPerElement;
@@ -174,7 +149,7 @@ function lineAccess(n: Node, axis: number, ev: Evaluator) {
     count,
     inner,
     src,
-    out: (o: Index, j: Index, i: Index) => linearize(full(o, j, i), n.shape),
+    out: (o: Index, j: Index, i: Index) => linearize(at(o, j, i), n.shape),
     outBuffer,
     buffers: ev.buffers,
     scalars: 3 * ev.randoms.length,

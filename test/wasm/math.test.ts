@@ -1,6 +1,8 @@
 /** @file The stated bounds of the vector functions, against float64, over all exponents, with and without fused FMA. */
 import { describe, expect, test } from "vitest";
 import type { ValueOp } from "../../core/kernel/ir.ts";
+import { pow } from "../../core/math.ts";
+import { errorIn, special } from "../support/ulp.ts";
 import { f32, mapKernel, modes, runKernel } from "./harness.ts";
 
 /** Σ (2x²)ⁿ/(1·3·5…(2n+1)) · 2x/√π · e^(-x²): all terms positive, so accurate to float64. */
@@ -12,68 +14,6 @@ function erf(x: number): number {
   for (let n = 1; term > sum * 1e-17; n++) sum += term *= (2 * a * a) / (2 * n + 1);
   return ((2 * x) / Math.sqrt(Math.PI)) * Math.exp(-a * a) * sum;
 }
-
-/** IEEE 754's, which JavaScript's differs from in these cases. */
-function pow(x: number, y: number): number {
-  if (x === 1 || (x === -1 && Math.abs(y) === Infinity)) return 1;
-  return x ** y;
-}
-
-const ulp = (x: number): number =>
-  Math.abs(x) < 2 ** -126 ? 2 ** -149 : 2 ** (Math.floor(Math.log2(Math.abs(x))) - 23);
-
-/** Distance in units of the last place of the true value; what rounds to ∞ may be the largest float. */
-function errorIn(got: number, want: number): number {
-  const rounded = Math.fround(want);
-  if (Object.is(got, rounded)) return Number.isFinite(got) ? Math.abs(got - want) / ulp(want) : 0;
-  // Zeros of the wrong sign, NaN and ∞ in the wrong place are no matter of degree.
-  if (Number.isNaN(got) || Number.isNaN(want) || got === want) return Infinity;
-  const top = 2 ** 128;
-  const [g, w] = [got, rounded].map((v) => (Math.abs(v) === Infinity ? Math.sign(v) * top : v));
-  return (
-    Math.abs(g - (Math.abs(rounded) === Infinity ? w : want)) /
-    ulp(Math.min(Math.abs(want), 2 ** 127))
-  );
-}
-
-const special = [
-  0,
-  -0,
-  1,
-  -1,
-  0.5,
-  -0.5,
-  2,
-  -2,
-  3,
-  -3,
-  2.5,
-  1e-45,
-  -1e-45,
-  1.1754944e-38,
-  3.4028235e38,
-  -3.4028235e38,
-  Infinity,
-  -Infinity,
-  Number.NaN,
-  8388607,
-  8388609,
-  16777217,
-  88.7228,
-  88.72284,
-  -87.3365,
-  -103.97,
-  -104,
-  0.625,
-  0.93,
-  4,
-  9.25,
-  67108863,
-  67108864,
-  1e30,
-  0.99999994,
-  1.0000001,
-];
 
 const n = 1 << 18;
 

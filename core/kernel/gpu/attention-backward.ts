@@ -15,12 +15,12 @@ import {
   num,
 } from "../../schedule/symbolic.ts";
 import { f32, get, headOfKeys, number, write } from "../attention-parts.ts";
-import type { Stmt, Value } from "../ir.ts";
+import { type Stmt, serial, type Value } from "../ir.ts";
 import type { Sums, Workgroup } from "./attention-product.ts";
 import { type Head, ScoreTile } from "./attention-scores.ts";
 import { threadsOf } from "./attention-tile.ts";
 import { lane, lanes } from "./lanes.ts";
-import { copies, resultLanes, type Scheduled, serial } from "./matmul-product.ts";
+import { copies, resultLanes, type Scheduled } from "./matmul-product.ts";
 import { groupVar } from "./stage.ts";
 
 /** Writes sums times a factor to [b, h, first + row, column]. */

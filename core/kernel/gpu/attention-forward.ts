@@ -18,12 +18,12 @@ import {
   num,
 } from "../../schedule/symbolic.ts";
 import { f32, get, headOfKeys, isLowest, isZero, number, put, write } from "../attention-parts.ts";
-import { op, type Stmt, type Value, variable } from "../ir.ts";
+import { op, type Stmt, serial, type Value, variable } from "../ir.ts";
 import { barrier, type Workgroup } from "./attention-product.ts";
 import { scoreOf, weightAt } from "./attention-scores.ts";
 import { threadsOf } from "./attention-tile.ts";
-import { lane, lanes } from "./lanes.ts";
-import { copies, guard, resultLanes, type Scheduled, serial, vector } from "./matmul-product.ts";
+import { lane, lanes, overLanes } from "./lanes.ts";
+import { copies, guard, resultLanes, type Scheduled } from "./matmul-product.ts";
 import { groupVar } from "./stage.ts";
 
 /** The larger of two; a NaN may lose, as the exponential of its score is NaN anyway. */
@@ -54,7 +54,7 @@ export function forwardPass(w: Workgroup): Scheduled {
   const rowsOf = (body: (at: Index, row: Index) => readonly Stmt[]) =>
     copies("z", rows / lanes, (z) => {
       const r = imul(z, lanes);
-      return [vector(body(iadd(r, lane), iadd(w.rowAt(r, rows), lane)))];
+      return [overLanes(body(iadd(r, lane), iadd(w.rowAt(r, rows), lane)))];
     });
   const topsAt = (x: Index, row: Index): Index => iadd(imul(x, tile.queries), row);
   const share = (name: string) =>
@@ -62,7 +62,7 @@ export function forwardPass(w: Workgroup): Scheduled {
   const named = (name: string): Value => variable("f32", name);
   const softmax: Stmt[] = [
     ...copies("r", rows, (r) => [
-      vector([
+      overLanes([
         put("most", lane, number(-Infinity)),
         ...copies("j", scores.columns / lanes, (j) => {
           const at = w.cell(scores, r, j);
@@ -97,7 +97,7 @@ export function forwardPass(w: Workgroup): Scheduled {
     ]),
     ...copies("r", rows, (r) => [
       { k: "acc", name: "part", dtype: "f32", combine: "sum" },
-      vector(
+      overLanes(
         copies("j", scores.columns / lanes, (j) => {
           const at = w.cell(scores, r, j);
           return [

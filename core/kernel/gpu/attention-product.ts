@@ -18,7 +18,7 @@ import {
 } from "../../schedule/symbolic.ts";
 import { f32, get, number, type Parts, put } from "../attention-parts.ts";
 import type { Evaluator } from "../evaluate.ts";
-import type { Stmt, Value } from "../ir.ts";
+import { type Stmt, serial, type Value } from "../ir.ts";
 import {
   type AttentionPass,
   type AttentionTile,
@@ -27,9 +27,9 @@ import {
   threadsOf,
   weightStride,
 } from "./attention-tile.ts";
-import { lane, lanes } from "./lanes.ts";
+import { lane, lanes, overLanes } from "./lanes.ts";
 import { sideOf } from "./matmul-operand.ts";
-import { copies, guard, type Side, serial, vector } from "./matmul-product.ts";
+import { copies, guard, type Side } from "./matmul-product.ts";
 import { fetch, heldSize, keep, type Panel } from "./matmul-tiled.ts";
 import { threadVar } from "./stage.ts";
 
@@ -129,7 +129,7 @@ export class Workgroup {
   /** For each row and vec4 of sums. */
   each(sums: Sums, body: (r: Index, j: Index) => readonly Stmt[]): readonly Stmt[] {
     return copies("r", sums.rows, (r) =>
-      copies("j", sums.columns / lanes, (j) => [vector(body(r, j))]),
+      copies("j", sums.columns / lanes, (j) => [overLanes(body(r, j))]),
     );
   }
 
@@ -192,7 +192,7 @@ export class Workgroup {
       const quad = ivar("quad", depth / lanes);
       const left = copies("r", sums.rows, (r) => {
         const at = iadd(imul(this.rowAt(r, sums.rows), stride), start, imul(quad, lanes), lane);
-        return [vector([put("left", iadd(imul(r, lanes), lane), get("weights", at))])];
+        return [overLanes([put("left", iadd(imul(r, lanes), lane), get("weights", at))])];
       });
       const four = copies("k", lanes, (k) =>
         this.#multiply(sums, panel, iadd(imul(quad, lanes), k), (r) => iadd(imul(r, lanes), k)),
@@ -225,7 +225,7 @@ export class Workgroup {
       return copies("r", rows, (r) => [put("left", r, at(this.rowAt(r, rows)))]);
     return copies("r", rows / lanes, (r) => {
       const first = imul(r, lanes);
-      return [vector([put("left", iadd(first, lane), at(iadd(this.rowAt(first, rows), lane)))])];
+      return [overLanes([put("left", iadd(first, lane), at(iadd(this.rowAt(first, rows), lane)))])];
     });
   }
 
@@ -241,7 +241,7 @@ export class Workgroup {
     const at = (j: Index) => iadd(imul(k, panel.stride), this.columnAt(j), lane);
     return [
       ...copies("j", quads, (j) => [
-        vector([put("right", iadd(imul(j, lanes), lane), get(panel.tile, at(j)))]),
+        overLanes([put("right", iadd(imul(j, lanes), lane), get(panel.tile, at(j)))]),
       ]),
       ...this.each(sums, (r, j) => {
         const right = get("right", iadd(imul(j, lanes), lane));

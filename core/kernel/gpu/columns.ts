@@ -5,7 +5,7 @@
  */
 import { type Index, iadd, imod, imul, ivar, num } from "../../schedule/symbolic.ts";
 import type { Evaluator } from "../evaluate.ts";
-import { type Stmt, type Value, variable } from "../ir.ts";
+import { type Stmt, serial, type Value, variable } from "../ir.ts";
 import type { Reduction } from "../phases.ts";
 import type { Layout } from "./layout.ts";
 import { below, guarded, threadVar } from "./stage.ts";
@@ -37,13 +37,7 @@ export function totalColumns(
   const share = imul(ivar("y", width), rows);
   const add = columns.flatMap((c): Stmt[] => [
     { k: "acc", name: c.total, dtype: c.r.dtype, combine: c.r.combine },
-    {
-      k: "loop",
-      mode: "serial",
-      var: "y",
-      extent: num(width),
-      body: [{ k: "update", name: c.total, value: load(c, iadd(share, t)) }],
-    },
+    serial("y", num(width), [{ k: "update", name: c.total, value: load(c, iadd(share, t)) }]),
     store(c, variable(c.r.dtype, c.total)),
   ]);
   into.push(

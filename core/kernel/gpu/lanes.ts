@@ -9,15 +9,20 @@ import {
   iadd,
   imul,
   ivar,
+  num,
   substitute,
 } from "../../schedule/symbolic.ts";
 import type { Evaluator } from "../evaluate.ts";
+import { type Stmt, vector } from "../ir.ts";
 import { type Loop, loopEnv } from "../loops.ts";
 
 /** Lanes of a vector loop. */
 export const lanes = 4;
 /** The variable of every vector loop. */
 export const lane: Index = ivar("l", lanes);
+/** `body` for four neighbours at once (or fewer, where there are no more); it uses `lane`. */
+export const overLanes = (body: readonly Stmt[], width = lanes): Stmt =>
+  vector("l", num(width), body);
 
 /** The nest's variables where the nest's loops, run as one, are at element `at`. */
 export function elementEnv(loops: readonly Loop[], at: Index): Map<string, Index> {

@@ -2,6 +2,7 @@
  * @file What the GPU schedules of sorting, running combinations and scatter-add share: the lines of a tensor along an axis,
  * stages whose temporaries are placeholders to the evaluator, and the rank of a value in a sorted line.
  */
+
 import type { DType } from "../../dtype.ts";
 import type { Node } from "../../graph/node.ts";
 import { placeholder } from "../../graph/primitives.ts";
@@ -15,36 +16,39 @@ import {
   ivar,
   num,
 } from "../../schedule/symbolic.ts";
-import { numel } from "../../shape.ts";
 import type { Evaluator } from "../evaluate.ts";
-import { constValue, type KernelKind, op, type Stmt, type Value, type ValueOp } from "../ir.ts";
+import {
+  constValue,
+  type KernelKind,
+  op,
+  type Stmt,
+  serial,
+  type Value,
+  type ValueOp,
+} from "../ir.ts";
+import { linesOf } from "../lines.ts";
 import { kernelOf } from "../lower.ts";
 import { bind, i32, int, named } from "../sort-keys.ts";
 import type { Stage, Temporary } from "./lower.ts";
 import { ceilPow2, groupVar, threadVar } from "./stage.ts";
 
-export interface Lines {
+export interface NumberedLines {
   readonly lines: number;
   /** Elements of a line. */
   readonly count: number;
-  readonly outer: number;
-  readonly inner: number;
   /** The index, in the tensor's axes, of element `j` of line `line`. */
   at(line: Index, j: Index): Index[];
 }
 
 /** The lines of `shape` along `axis`; line number = outer · inner extent + inner. */
-export function linesOf(shape: readonly number[], axis: number): Lines {
-  const [before, after] = [shape.slice(0, axis), shape.slice(axis + 1)];
-  const [outer, inner] = [numel(before), numel(after)];
+export function numberedLines(shape: readonly number[], axis: number): NumberedLines {
+  const { outer, count, inner, at } = linesOf(shape, axis);
   return {
     lines: outer * inner,
-    count: shape[axis],
-    outer,
-    inner,
+    count,
     at(line, j) {
       const [o, i] = delinearize(line, [outer, inner]);
-      return [...delinearize(o, before), j, ...delinearize(i, after)];
+      return at(o, j, i);
     },
   };
 }
@@ -82,13 +86,6 @@ export class Scratch {
 
 export const bool = (name: ValueOp, ...args: Value[]): Value => op(name, "bool", ...args);
 export const indexValue = (index: Index): Value => ({ k: "index", dtype: "i32", index });
-export const serial = (name: string, extent: Index, body: readonly Stmt[]): Stmt => ({
-  k: "loop",
-  mode: "serial",
-  var: name,
-  extent,
-  body,
-});
 
 /**
  * How many of the `length` ascending elements come before some value, by bisection; a position 0 … length. `before(probe)`

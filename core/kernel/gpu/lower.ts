@@ -1,6 +1,6 @@
 /**
  * @file Schedules a group for a GPU: one kernel, or several that hand each other partial results in temporaries. Which
- * schedule a group gets is decided by its kind; groups without a GPU schedule run the CPU's, one iteration per invocation.
+ * schedule a group gets is decided by its kind.
  */
 import type { DType } from "../../dtype.ts";
 import type { Node } from "../../graph/node.ts";
@@ -8,7 +8,6 @@ import type { Group } from "../../schedule/group.ts";
 import type { Kernel } from "../ir.ts";
 import { planNest } from "../nest.ts";
 import { planRow } from "../phases.ts";
-import { lowerGroup } from "../templates.ts";
 import { lowerAttention } from "./attention.ts";
 import { chooseLayout } from "./layout.ts";
 import { lowerMap } from "./map.ts";
@@ -69,9 +68,7 @@ export function lowerForGpu(
       return lowerRunning(group, inMemory, target);
     case "sort":
       return lowerSort(group, inMemory, target);
-    default: {
-      const { kernel, nodes, randoms, overwritable } = lowerGroup(group, inMemory);
-      return { stages: [{ kernel, buffers: nodes, randoms }], overwritable };
-    }
+    case "loop":
+      throw new Error("lowerForGpu: a loop is no kernel, its body's groups are");
   }
 }

@@ -18,7 +18,7 @@ import { mapIndices } from "../loops.ts";
 import type { Nest } from "../nest.ts";
 import { emitRow, type RowPlan } from "../phases.ts";
 import { extentOf, serialRows } from "../row.ts";
-import { accessesOf, elementEnv, lane, lanes, worthVectors } from "./lanes.ts";
+import { accessesOf, elementEnv, lane, lanes, overLanes, worthVectors } from "./lanes.ts";
 import type { GpuLowered } from "./lower.ts";
 import {
   below,
@@ -74,12 +74,7 @@ function perInvocation(
   const one = (at: Index): Stmt[] => mapIndices(element, elementEnv(nest.kept, at));
   if (!vectors) return { groups, threads, body: guarded([below(me, extent)], one(me)) };
   const four = one(iadd(imul(me, lanes), lane));
-  const body: Stmt[] = [
-    ...guarded(
-      [below(me, quads)],
-      [{ k: "loop", mode: "vector", var: "l", extent: num(lanes), body: four }],
-    ),
-  ];
+  const body: Stmt[] = [...guarded([below(me, quads)], [overLanes(four)])];
   if (needed > quads) {
     const after = isub(me, num(quads));
     const rest = one(iadd(after, num(quads * lanes)));

@@ -7,8 +7,8 @@
  * K meet in workgroup memory. direct: one invocation does its results alone. All sums have a fixed order.
  */
 import { delinearize, type Index, iadd, imul, ivar, lt, num } from "../../schedule/symbolic.ts";
-import { type Stmt, type Value, variable } from "../ir.ts";
-import { lane, lanes } from "./lanes.ts";
+import { type Stmt, serial, type Value, variable } from "../ir.ts";
+import { lane, lanes, overLanes } from "./lanes.ts";
 import {
   guard,
   laneBelow,
@@ -16,8 +16,6 @@ import {
   partOf,
   resultLanes,
   type Scheduled,
-  serial,
-  vector,
 } from "./matmul-product.ts";
 import type { Form } from "./matmul-tile.ts";
 import { groupVar, threadVar } from "./stage.ts";
@@ -71,7 +69,7 @@ export function dotProduct(p: Product, form: FormOf<"dot">): Scheduled {
   }).flat();
   const body: Stmt[] = [
     ...names.map((s) => sum(p, s)),
-    vector([serial("step", steps.extent, inner)]),
+    overLanes([serial("step", steps.extent, inner)]),
     ...(width > 1 ? names.map((s): Stmt => ({ k: "allReduce", name: s, width })) : []),
     ...guard(me, 1, results),
   ];
@@ -102,7 +100,7 @@ export function columnsProduct(p: Product, form: FormOf<"columns">): Scheduled {
   const names = times(p.m, (m) => `sum${m}`);
   const cell = (part: Index, m: Index, quad: Index): Index =>
     iadd(imul(iadd(imul(iadd(imul(part, p.m), m), across), quad), lanes), lane);
-  const own = vector([
+  const own = overLanes([
     ...names.map((s) => sum(p, s)),
     serial("step", steps.extent, inner),
     ...names.map(

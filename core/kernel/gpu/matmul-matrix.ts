@@ -16,8 +16,8 @@ import {
   lt,
   num,
 } from "../../schedule/symbolic.ts";
-import { type Stmt, matrixSide as side, type Value } from "../ir.ts";
-import { lane, lanes } from "./lanes.ts";
+import { type Stmt, serial, matrixSide as side, type Value } from "../ir.ts";
+import { lane, lanes, overLanes } from "./lanes.ts";
 import {
   copies,
   guard,
@@ -28,8 +28,6 @@ import {
   resultLanes,
   type Scheduled,
   type Side,
-  serial,
-  vector,
 } from "./matmul-product.ts";
 import { type MatrixTile, matrixThreads } from "./matmul-tile.ts";
 import { tileOrder, where } from "./matmul-tiled.ts";
@@ -216,7 +214,9 @@ function fetch(of: Panel, threads: number, b: Index, depth: number, k0: Index): 
         : side.at(b, iadd(x, lane), k, [laneBelow(x, size), lt(k, depth)]),
     );
     const index = iadd(imul(i, lanes), lane);
-    return where(inside, [vector([...stmts, { k: "localStore", local: of.held, index, value }])]);
+    return where(inside, [
+      overLanes([...stmts, { k: "localStore", local: of.held, index, value }]),
+    ]);
   });
 }
 
@@ -230,6 +230,6 @@ function keep(of: Panel, threads: number): readonly Stmt[] {
       index: iadd(imul(i, lanes), lane),
     };
     const index = iadd(imul(row, of.stride), column, lane);
-    return where(inside, [vector([{ k: "localStore", local: of.tile, index, value }])]);
+    return where(inside, [overLanes([{ k: "localStore", local: of.tile, index, value }])]);
   });
 }

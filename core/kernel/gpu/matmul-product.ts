@@ -15,9 +15,9 @@ import {
   num,
   simplifyCond,
 } from "../../schedule/symbolic.ts";
-import type { Kernel, Stmt, Value } from "../ir.ts";
+import { type Kernel, type Stmt, serial, type Value } from "../ir.ts";
 import type { Operand } from "../matmul.ts";
-import { lane, lanes } from "./lanes.ts";
+import { lane, lanes, overLanes } from "./lanes.ts";
 
 /** An operand, seen as [batch, x, k] with x = m or n. */
 export interface Side {
@@ -85,15 +85,6 @@ export function inlined({ stmts, value }: Operand): Operand {
 
 // --- loops ----------------------------------------------------------------------------------------------------------
 
-export const serial = (name: string, extent: Index, body: readonly Stmt[], unroll = 0): Stmt => ({
-  k: "loop",
-  mode: "serial",
-  var: name,
-  extent,
-  ...(unroll > 0 ? { unroll } : {}),
-  body,
-});
-
 /** Copies of `body` at 0 … count-1: indices into private arrays must be numbers for them to be registers. */
 export const copies = (
   name: string,
@@ -101,15 +92,6 @@ export const copies = (
   body: (i: Index) => readonly Stmt[],
 ): readonly Stmt[] =>
   count === 1 ? body(num(0)) : [serial(name, num(count), body(ivar(name, count)), count)];
-
-/** `body` for four neighbours at once (or fewer, where there are no more); it uses `lane`. */
-export const vector = (body: readonly Stmt[], width = lanes): Stmt => ({
-  k: "loop",
-  mode: "vector",
-  var: "l",
-  extent: num(width),
-  body,
-});
 
 // --- masks ----------------------------------------------------------------------------------------------------------
 
@@ -126,7 +108,7 @@ export function resultLanes(
   const whole = p.padded || p.n % lanes === 0;
   const inside = whole ? [] : simplifyCond([lt(iadd(n0, lane), p.n)]);
   if (inside === false) return [];
-  const run = vector(body(inside), whole ? lanes : Math.min(lanes, p.n));
+  const run = overLanes(body(inside), whole ? lanes : Math.min(lanes, p.n));
   return guard(n0, p.n, [run]);
 }
 

@@ -21,9 +21,9 @@ import {
   lt,
   num,
 } from "../../schedule/symbolic.ts";
-import { constValue, op, type Stmt, type Value } from "../ir.ts";
+import { constValue, op, type Stmt, serial, type Value } from "../ir.ts";
 import type { Operand } from "../matmul.ts";
-import { lane, lanes } from "./lanes.ts";
+import { lane, lanes, overLanes } from "./lanes.ts";
 import {
   copies,
   guard,
@@ -35,8 +35,6 @@ import {
   resultLanes,
   type Scheduled,
   type Side,
-  serial,
-  vector,
 } from "./matmul-product.ts";
 import { type Tile, threadsOf } from "./matmul-tile.ts";
 import { groupVar, threadVar } from "./stage.ts";
@@ -150,17 +148,19 @@ export function tiledProduct(p: Product, tile: Tile, splits: number): Scheduled 
   const left =
     rowGroup === lanes
       ? copies("r", tile.rows / lanes, (r) => [
-          vector([put("left", iadd(imul(r, lanes), lane), atA(iadd(rowAt(imul(r, lanes)), lane)))]),
+          overLanes([
+            put("left", iadd(imul(r, lanes), lane), atA(iadd(rowAt(imul(r, lanes)), lane))),
+          ]),
         ])
       : copies("r", tile.rows, (r) => [put("left", r, atA(rowAt(r)))]);
   const right = copies("j", quads, (j) => [
-    vector([put("right", iadd(imul(j, lanes), lane), atB(iadd(columnAt(j), lane)))]),
+    overLanes([put("right", iadd(imul(j, lanes), lane), atB(iadd(columnAt(j), lane)))]),
   ]);
   const product = (r: Index, j: Index): Value =>
     op("mul", dtype, load("left", r), load("right", iadd(imul(j, lanes), lane)));
   const multiply = copies("r", tile.rows, (r) =>
     copies("j", quads, (j) => [
-      vector([put("sum", cell(r, j), op("add", dtype, load("sum", cell(r, j)), product(r, j)))]),
+      overLanes([put("sum", cell(r, j), op("add", dtype, load("sum", cell(r, j)), product(r, j)))]),
     ]),
   );
   const compute = serial("k", num(tile.k), [...left, ...right, ...multiply]);
@@ -194,7 +194,7 @@ export function tiledProduct(p: Product, tile: Tile, splits: number): Scheduled 
     local("right", tile.columns),
     local("sum", cells),
     ...copies("z", cells / lanes, (z) => [
-      vector([put("sum", iadd(imul(z, lanes), lane), constValue(dtype, 0))]),
+      overLanes([put("sum", iadd(imul(z, lanes), lane), constValue(dtype, 0))]),
     ]),
     ...(tile.prefetch ? fetchAll(num(0)) : []),
     // A single step needs a loop too: its names have a scope of their own.
@@ -227,7 +227,7 @@ export function tiledProduct(p: Product, tile: Tile, splits: number): Scheduled 
   const [r, j] = [ivar("r", tile.rows), ivar("j", quads)];
   const results = copies("z", cells / lanes, (z) => {
     const at = iadd(imul(z, lanes), lane);
-    return [vector([put("results", at, load("sum", at))])];
+    return [overLanes([put("results", at, load("sum", at))])];
   });
   const finished = serial("r", num(tile.rows), [
     ...guard(rowBase(r), m, [
@@ -306,7 +306,7 @@ export function fetch(
     const fill = (at: Index, operand: Operand): Stmt => {
       const { stmts, value } = inlined(operand);
       const index = iadd(at, lane);
-      return vector([...stmts, { k: "localStore", local: panel.held, index, value }]);
+      return overLanes([...stmts, { k: "localStore", local: panel.held, index, value }]);
     };
     if (!side.alongK) {
       const bounds = [laneBelow(x, panel.size), lt(k, size)];
@@ -335,11 +335,11 @@ export function keep(
     const to = (k: Index): Index => iadd(offset, imul(k, panel.stride), unit.x, lane);
     if (!panel.side.alongK) {
       const from = iadd(imul(i, lanes), lane);
-      return where(unit.inside, [vector([put(panel.tile, to(unit.k), load(panel.held, from))])]);
+      return where(unit.inside, [overLanes([put(panel.tile, to(unit.k), load(panel.held, from))])]);
     }
     const columns = copies("r", lanes, (r) => {
       const from = iadd(imul(i, lanes * lanes), imul(lane, lanes), r);
-      return [vector([put(panel.tile, to(iadd(unit.k, r)), load(panel.held, from))])];
+      return [overLanes([put(panel.tile, to(iadd(unit.k, r)), load(panel.held, from))])];
     });
     return where(unit.inside, columns);
   });

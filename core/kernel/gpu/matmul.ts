@@ -23,21 +23,14 @@ import {
 } from "../../schedule/symbolic.ts";
 import { numel } from "../../shape.ts";
 import { Evaluator } from "../evaluate.ts";
-import { constValue, type Stmt, type Value, variable, wideType } from "../ir.ts";
+import { constValue, type Stmt, serial, type Value, variable, wideType } from "../ir.ts";
 import { kernelOf } from "../lower.ts";
 import { lane, lanes } from "./lanes.ts";
 import type { GpuLowered, Stage, Temporary } from "./lower.ts";
 import { columnsProduct, directProduct, dotProduct } from "./matmul-few.ts";
 import { matrixCopies, matrixProduct, maxMatrixCopied } from "./matmul-matrix.ts";
 import { sidesOf } from "./matmul-operand.ts";
-import {
-  guard,
-  type Product,
-  resultLanes,
-  type Scheduled,
-  serial,
-  transposed,
-} from "./matmul-product.ts";
+import { guard, type Product, resultLanes, type Scheduled, transposed } from "./matmul-product.ts";
 import { type Choose, chooseForm, type Form, type ProductShape } from "./matmul-tile.ts";
 import { tiledProduct } from "./matmul-tiled.ts";
 import { groupVar, threadVar, workgroupSize } from "./stage.ts";

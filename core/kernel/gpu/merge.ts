@@ -22,11 +22,10 @@ import {
   num,
 } from "../../schedule/symbolic.ts";
 import { Evaluator } from "../evaluate.ts";
-import type { KernelKind, Stmt, Value } from "../ir.ts";
-import { variable } from "../ir.ts";
+import { type KernelKind, type Stmt, serial, type Value, variable } from "../ir.ts";
 import type { Operand } from "../matmul.ts";
 import { int, lastKey } from "../sort-keys.ts";
-import { bool, indexValue, rank, type Scratch, serial } from "./lines.ts";
+import { bool, indexValue, rank, type Scratch } from "./lines.ts";
 import type { Stage } from "./lower.ts";
 import { ceilPow2, floorPow2, groupVar, threadVar } from "./stage.ts";
 import type { GpuTarget } from "./target.ts";

@@ -20,11 +20,11 @@ import {
   num,
 } from "../../schedule/symbolic.ts";
 import { Evaluator } from "../evaluate.ts";
-import { narrow, op, type Stmt, type Value, variable, wideType } from "../ir.ts";
+import { narrow, op, type Stmt, serial, type Value, variable, wideType } from "../ir.ts";
 import type { Operand } from "../matmul.ts";
 import { operation } from "../running.ts";
 import { operand } from "../templates.ts";
-import { type Lines, linesOf, Scratch, serial } from "./lines.ts";
+import { type NumberedLines, numberedLines, Scratch } from "./lines.ts";
 import type { GpuLowered, Stage } from "./lower.ts";
 import { floorPow2, groupVar, guarded, threadVar, workgroupSize } from "./stage.ts";
 import type { GpuTarget } from "./target.ts";
@@ -45,7 +45,7 @@ type Running = Node<"cumulative">;
 interface Scan {
   readonly group: Group;
   readonly n: Running;
-  readonly lines: Lines;
+  readonly lines: NumberedLines;
   readonly target: GpuTarget;
   readonly scratch: Scratch;
 }
@@ -56,7 +56,7 @@ export function lowerRunning(
   target: GpuTarget,
 ): GpuLowered {
   const [n] = group.members.keys() as IterableIterator<Running>;
-  const lines = linesOf(n.shape, n.attrs.axis);
+  const lines = numberedLines(n.shape, n.attrs.axis);
   const scan: Scan = { group, n, lines, target, scratch: new Scratch() };
   const overwritable = () => false;
   if (lines.lines >= manyLines || lines.count <= shortLine)
@@ -282,7 +282,7 @@ function scanTotals(scan: Scan, segments: number, totals: Node, before: Node): S
 }
 
 /** Segments of equal length, but for the last; one per workgroup. */
-function segmentsOf(lines: Lines, segments: number) {
+function segmentsOf(lines: NumberedLines, segments: number) {
   const groups = lines.lines * segments;
   const [line, segment] = delinearize(ivar(groupVar, groups), [lines.lines, segments]);
   const most = Math.ceil(lines.count / segments);

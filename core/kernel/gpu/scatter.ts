@@ -21,10 +21,10 @@ import {
 } from "../../schedule/symbolic.ts";
 import { numel } from "../../shape.ts";
 import { Evaluator } from "../evaluate.ts";
-import { constValue, narrow, type Stmt, type Value, variable, wideType } from "../ir.ts";
+import { constValue, narrow, type Stmt, serial, type Value, variable, wideType } from "../ir.ts";
 import { i32 } from "../sort-keys.ts";
 import { operand } from "../templates.ts";
-import { bool, indexValue, linesOf, rank, Scratch, serial } from "./lines.ts";
+import { bool, indexValue, numberedLines, rank, Scratch } from "./lines.ts";
 import type { GpuLowered, Stage } from "./lower.ts";
 import { sortLines } from "./merge.ts";
 import { groupVar, guarded, threadVar, workgroupSize } from "./stage.ts";
@@ -44,7 +44,7 @@ export function lowerScatter(
   // An index that was expanded (an embedding's: one row for all features) is sorted once.
   const varies = axesOf(where, inMemory);
   const indexShape = where.shape.map((d, i) => (i === axis || varies[i] ? d : 1));
-  const indices = linesOf(indexShape, axis);
+  const indices = numberedLines(indexShape, axis);
   const { count } = indices;
   const scratch = new Scratch();
   const stages: Stage[] = [];

@@ -4,8 +4,8 @@
  * where rows are aligned; else each invocation's are `width` apart, so that the loads of neighbouring invocations touch.
  */
 import { type Cond, type Index, iadd, imul, ivar, num } from "../../schedule/symbolic.ts";
-import type { Stmt } from "../ir.ts";
-import { lane, lanes } from "./lanes.ts";
+import { type Stmt, serial } from "../ir.ts";
+import { lane, lanes, overLanes } from "./lanes.ts";
 import { below, guarded } from "./stage.ts";
 
 export interface Piece {
@@ -56,23 +56,10 @@ export function shareOut(extent: number, width: number, me: Index, quads: boolea
 /** The loops around `body`, which is one element's part of a piece. */
 export function walkPiece(piece: Piece, body: readonly Stmt[], unroll: boolean): readonly Stmt[] {
   const { steps, vector } = piece;
-  const inner: readonly Stmt[] = vector
-    ? [{ k: "loop", mode: "vector", var: "l", extent: num(lanes), body }]
-    : body;
+  const inner: readonly Stmt[] = vector ? [overLanes(body)] : body;
   const always = piece.guard.every((x) => x.min >= 0);
   // Also a single step gets a loop where nothing else opens a scope for its names.
   const looped: readonly Stmt[] =
-    steps > 1 || (!vector && always)
-      ? [
-          {
-            k: "loop",
-            mode: "serial",
-            var: "i",
-            extent: num(steps),
-            ...(unroll ? { unroll: steps } : {}),
-            body: inner,
-          },
-        ]
-      : inner;
+    steps > 1 || (!vector && always) ? [serial("i", num(steps), inner, unroll ? steps : 0)] : inner;
   return guarded(piece.guard, looped);
 }

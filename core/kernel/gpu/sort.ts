@@ -6,7 +6,7 @@ import { Evaluator } from "../evaluate.ts";
 import { wideType } from "../ir.ts";
 import { keyOf } from "../sort-keys.ts";
 import { operand } from "../templates.ts";
-import { linesOf, Scratch } from "./lines.ts";
+import { numberedLines, Scratch } from "./lines.ts";
 import type { GpuLowered } from "./lower.ts";
 import { sortLines } from "./merge.ts";
 import type { GpuTarget } from "./target.ts";
@@ -18,7 +18,7 @@ export function lowerSort(
 ): GpuLowered {
   const [n] = group.members.keys() as IterableIterator<Node<"argsort">>;
   const { axis, descending } = n.attrs;
-  const { lines, count, at } = linesOf(n.shape, axis);
+  const { lines, count, at } = numberedLines(n.shape, axis);
   const ev = new Evaluator(inMemory);
   const stages = sortLines(
     {

@@ -19,10 +19,10 @@ import {
   num,
   substitute,
 } from "../../schedule/symbolic.ts";
-import type { Stmt, Value } from "../ir.ts";
+import { type Stmt, serial, type Value } from "../ir.ts";
 import { type Loop, laneOf, loopEnv, mapIndices } from "../loops.ts";
 import type { Nest } from "../nest.ts";
-import { type Access, elementEnv, lane, laneAccess, lanes } from "./lanes.ts";
+import { type Access, elementEnv, lane, laneAccess, lanes, overLanes } from "./lanes.ts";
 import { below, floorPow2, groupVar, guarded, threadVar } from "./stage.ts";
 import type { GpuTarget } from "./target.ts";
 
@@ -77,15 +77,11 @@ export function throughTile(
     const other = fast === along ? across : along;
     const inside = [below(iadd(fast0, base), fast.extent), below(iadd(slow0, slow), other.extent)];
     const stmts = body(vectors ? iadd(base, lane) : base, slow);
-    const lanesLoop: Stmt[] = vectors
-      ? [{ k: "loop", mode: "vector", var: "l", extent: num(lanes), body: stmts }]
-      : stmts;
+    const lanesLoop: Stmt[] = vectors ? [overLanes(stmts)] : stmts;
     const pass = guarded(inside, lanesLoop);
     const scoped = vectors || pass !== lanesLoop;
     if (passes === 1 && scoped) return pass;
-    return [
-      { k: "loop", mode: "serial", var: "j", extent: num(passes), unroll: passes, body: pass },
-    ];
+    return [serial("j", num(passes), pass, passes)];
   };
   const envAt = (a: Index, b: Index): Map<string, Index> =>
     new Map([...outer, ...loopEnv(along, iadd(a0, a)), ...loopEnv(across, iadd(b0, b))]);
