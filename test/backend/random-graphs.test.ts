@@ -1,6 +1,5 @@
 /**
- * Random graphs agree between backends. The seeds of a run start at a number that is printed; set HINODE_SEED to
- * repeat a run exactly.
+ * Random graphs agree between backends. The seeds of a run start at test/support/seed.ts's.
  */
 import { describe, expect, test } from "vitest";
 import { ReferenceBackend } from "../../core/backend/reference.ts";
@@ -17,9 +16,7 @@ import {
   randomStateGraph,
 } from "../support/graphs.ts";
 import { InterpretedBackend } from "../support/interpreted.ts";
-
-const first = Number(process.env.HINODE_SEED ?? Date.now() % 1_000_000_000);
-console.log(`random graphs from seed ${first} (HINODE_SEED=${first} repeats them)`);
+import { seed as first } from "../support/seed.ts";
 
 describe("random graphs", () => {
   test("wasm agrees with the reference on 600 graphs", () => {

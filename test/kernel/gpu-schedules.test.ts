@@ -18,9 +18,7 @@ import { difference, randomGradientGraph, randomStateGraph } from "../support/gr
 import { gpuTarget, InterpretedGpuBackend } from "../support/interpreted.ts";
 import * as cases from "../support/schedule-cases.ts";
 import { type Case, graphOf, inputsOf, leaf, softmax } from "../support/schedule-cases.ts";
-
-const first = Number(process.env.HINODE_SEED ?? Date.now() % 1_000_000_000);
-console.log(`GPU schedules from seed ${first} (HINODE_SEED=${first} repeats them)`);
+import { seed as first } from "../support/seed.ts";
 
 const targets: Record<string, Partial<GpuTarget>> = {
   usual: {},

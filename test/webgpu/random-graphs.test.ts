@@ -1,6 +1,5 @@
 /**
- * Random graphs on WebGPU against the reference: few, as SwiftShader takes most of a second to compile one. Seeds as in
- * test/backend/random-graphs.test.ts.
+ * Random graphs on WebGPU against the reference: few, as SwiftShader takes most of a second to compile one.
  */
 import { describe, test } from "vitest";
 import { requestGpu } from "../../core/backend/webgpu/adapter.ts";
@@ -13,13 +12,13 @@ import {
   randomHalfGraph,
   randomStateGraph,
 } from "../support/graphs.ts";
+import { seed as first } from "../support/seed.ts";
 
-const first = Number(process.env.HINODE_SEED ?? Date.now() % 1_000_000_000);
 /** More of them for a night: HINODE_GRAPHS=20. */
 const times = Number(process.env.HINODE_GRAPHS ?? 1);
 const webgpu = new WebGpuBackend(await requestGpu());
 
-describe(`random graphs on webgpu, from seed ${first}`, () => {
+describe("random graphs on webgpu", () => {
   test.for([
     ["values", randomGraph, 40, 12],
     ["large graphs", randomGraph, 6, 40],

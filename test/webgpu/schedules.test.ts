@@ -10,11 +10,11 @@ import { runGraph, runGraphOn } from "../support/differential.ts";
 import { difference } from "../support/graphs.ts";
 import * as cases from "../support/schedule-cases.ts";
 import { type Case, graphOf, leaf, softmax } from "../support/schedule-cases.ts";
+import { seed as first } from "../support/seed.ts";
 
 const backend = new WebGpuBackend(await requestGpu());
 const reference = new ReferenceBackend();
-let seed = Number(process.env.HINODE_SEED ?? Date.now() % 1_000_000_000);
-console.log(`GPU schedules from seed ${seed} (HINODE_SEED=${seed} repeats them)`);
+let seed = first;
 
 afterAll(() => backend.destroy());
 

@@ -6,6 +6,7 @@
 import { files } from "virtual:tests";
 import type { VitestTestRunner } from "vitest";
 import { config } from "./config.ts";
+import "../../support/seed.ts";
 
 export interface Report {
   readonly passed: number;
