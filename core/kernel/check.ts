@@ -376,8 +376,9 @@ class Checker {
     if (acc.vector !== scope.vector)
       this.fail(`"${s.name}" is combined before the vector loop that fills it has ended`);
     const { extent } = this.kernel.threads!;
-    if (!(Number.isInteger(Math.log2(s.width)) && extent % s.width === 0))
-      this.fail(`groups of ${s.width} among ${extent} invocations`);
+    const powerOfTwo = (n: number, of: number) => Number.isInteger(Math.log2(n)) && of % n === 0;
+    if (!powerOfTwo(s.width, extent)) this.fail(`groups of ${s.width} among ${extent} invocations`);
+    if (!powerOfTwo(s.lanes ?? 1, s.width)) this.fail(`${s.lanes} lanes in groups of ${s.width}`);
   }
 
   matrix(s: MatrixStmt, scope: Scope): void {

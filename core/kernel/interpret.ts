@@ -422,7 +422,9 @@ class Machine {
 
   allReduce(s: Extract<Stmt, { k: "allReduce" }>, names: Names): Lockstep {
     const { slot } = this.find(s.name, "acc", names);
-    const { steps, rest } = reductionLevels(s.width);
+    const inSubgroup = s.lanes ?? 1;
+    const left = s.width / inSubgroup;
+    const { steps, rest } = reductionLevels(left);
     const add = (to: Accumulator, from: Accumulator): void => {
       if (!from.empty || from.combine !== "argmax") combine(to, from.value, from.at);
     };
@@ -431,12 +433,21 @@ class Machine {
       const old = all.map((one) => ({ ...(one.held[slot] as Accumulator) }));
       for (let first = 0; first < all.length; first += s.width * lanes) {
         for (let lane = 0; lane < lanes; lane++) {
-          const items = Array.from({ length: s.width }, (_, i) => old[first + i * lanes + lane]);
+          let each = Array.from({ length: s.width }, (_, i) => old[first + i * lanes + lane]);
+          for (let mask = 1; mask < inSubgroup; mask *= 2)
+            each = each.map((own, i) => {
+              const both = { ...own };
+              add(both, each[i ^ mask]);
+              return both;
+            });
+          const items = each.filter((_, i) => i % inSubgroup === 0);
           for (let j = 0; j < rest; j++)
             for (let i = 1; i < steps; i++) add(items[j], items[i * rest + j]);
           for (let j = 1; j < rest; j++) add(items[0], items[j]);
-          for (let i = 0; i < s.width; i++)
-            Object.assign(all[first + i * lanes + lane].held[slot], items[0]);
+          for (let i = 0; i < s.width; i++) {
+            const result = left === 1 ? each[i] : items[0];
+            Object.assign(all[first + i * lanes + lane].held[slot], result);
+          }
         }
       }
     };

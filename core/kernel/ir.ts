@@ -160,8 +160,14 @@ export type Stmt =
    *  In uniform control flow only. */
   | { readonly k: "barrier" }
   /** GPU: combines an accumulator over groups of `width` neighbouring invocations (a power of two that divides their
-   *  number), in a fixed order; all of a group then hold the result. In uniform control flow only. */
-  | { readonly k: "allReduce"; readonly name: string; readonly width: number }
+   *  number), in a fixed order; all of a group then hold the result. `lanes` (1 by default; a power of two that divides
+   *  `width`) of them are in one subgroup and exchange registers. In uniform control flow only. */
+  | {
+      readonly k: "allReduce";
+      readonly name: string;
+      readonly width: number;
+      readonly lanes?: number;
+    }
   | MatrixStmt;
 
 /**

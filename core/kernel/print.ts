@@ -148,7 +148,7 @@ export function formatHead(s: Stmt): string {
     case "barrier":
       return "barrier";
     case "allReduce":
-      return `allReduce ${s.name} over ${s.width}`;
+      return `allReduce ${s.name} over ${s.width}${s.lanes ? `, lanes ${s.lanes}` : ""}`;
     case "matrix":
       return `matrix ${s.name}: ${s.role}[${s.size}]`;
     case "matrixLoad": {

@@ -62,7 +62,12 @@ const get = (index: Index, local = "s"): Value => ({ k: "localLoad", dtype: "f32
 const when = (cond: readonly Index[], ...body: Stmt[]): Stmt => ({ k: "if", cond, body });
 const sum: Stmt = { k: "acc", name: "a", dtype: "f32", combine: "sum" };
 const update = (value: Value): Stmt => ({ k: "update", name: "a", value });
-const allReduce = (width: number): Stmt => ({ k: "allReduce", name: "a", width });
+const allReduce = (width: number, lanes = 1): Stmt => ({
+  k: "allReduce",
+  name: "a",
+  width,
+  lanes,
+});
 
 const input = Float32Array.from({ length: 16 }, (_, i) => i + 1);
 const indices = Int32Array.from({ length: 16 }, (_, i) => i % 8);
@@ -132,11 +137,11 @@ describe("barriers", () => {
 });
 
 describe("reductions over invocations", () => {
-  test("give every invocation of a group the result", () => {
+  test.each([1, 2, 4])("give every invocation of a group the result, over %i lanes", (lanes) => {
     const body = [
       sum,
       update(load("f32", 0, own)),
-      allReduce(4),
+      allReduce(4, lanes),
       store(1, own, variable("f32", "a")),
     ];
     checkKernel(kernel(body), "webgpu");
@@ -310,6 +315,7 @@ describe("the checker", () => {
     ],
     ["groups that do not divide the invocations", [sum, allReduce(16)], /groups of 16 among 8/],
     ["groups of 6", [sum, allReduce(6)], /groups of 6/],
+    ["more lanes than a group has", [sum, allReduce(4, 8)], /8 lanes in groups of 4/],
     ["a reduction of what is no accumulator", [allReduce(8)], /not an accumulator/],
     [
       "a reduction inside the loop that fills it",

@@ -22,7 +22,7 @@ import { seed as first } from "../support/seed.ts";
 
 const targets: Record<string, Partial<GpuTarget>> = {
   usual: {},
-  large: { invocations: 1024, sharedBytes: 49152 },
+  large: { invocations: 1024, sharedBytes: 49152, subgroups: true, subgroupMin: 32 },
   tiny: { invocations: 64, sharedBytes: 16384 },
 };
 const backends = Object.values(targets).map((t) => new InterpretedGpuBackend(t));

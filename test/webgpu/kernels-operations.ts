@@ -201,6 +201,7 @@ export function reductionCase(
   combine: Combine,
   threads: number,
   width: number,
+  lanes = 1,
 ): Case {
   const perGroup = threads / width;
   const row = iadd(imul(g(2), perGroup), idiv(t(threads), width));
@@ -218,7 +219,7 @@ export function reductionCase(
           constValue(dtype, 1),
         )
       : load(dtype, 0, i);
-  return make(`${combine} of ${dtype}, ${width} of ${threads}`, {
+  return make(`${combine} of ${dtype}, ${width} of ${threads}, ${lanes} in a subgroup`, {
     groups: 2,
     threads,
     buffers: [
@@ -230,7 +231,7 @@ export function reductionCase(
       plain("k", 2, [
         vector("l", 4, [update("a", value, combine === "argmax" ? { at: column } : {})]),
       ]),
-      allReduce("a", width),
+      allReduce("a", width, lanes),
       store(1, row, variable(out, "a"), [lt(imod(t(threads), width), 1)]),
     ],
   });

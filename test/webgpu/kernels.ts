@@ -122,7 +122,12 @@ export const update = (
   ...more,
 });
 export const barrier: Stmt = { k: "barrier" };
-export const allReduce = (name: string, width: number): Stmt => ({ k: "allReduce", name, width });
+export const allReduce = (name: string, width: number, lanes = 1): Stmt => ({
+  k: "allReduce",
+  name,
+  width,
+  lanes,
+});
 export const when = (cond: readonly Index[], ...body: Stmt[]): Stmt => ({ k: "if", cond, body });
 export const plain = (name: string, extent: number, body: Stmt[], unroll?: number): Stmt =>
   serial(name, num(extent), body, unroll);

@@ -128,6 +128,13 @@ const reductions = [
   ...(["max", "min"] as const).map((combine) => reductionCase("bool", combine, 64, 32)),
   ...[1, 2, 4, 8, 16, 64, 128].map((width) => reductionCase("f32", "sum", 128, width)),
   reductionCase("f32", "argmax", 32, 4),
+  ...[2, 4, 8, 64, 128].map((width) => reductionCase("f32", "sum", 128, width, Math.min(width, 4))),
+  ...(["prod", "max", "min", "argmax"] as const).map((combine) =>
+    reductionCase("f32", combine, 64, 32, 4),
+  ),
+  ...(["i32", "u32", "i8", "u8", "bool"] as const).map((dtype) =>
+    reductionCase(dtype, "max", 64, 16, 2),
+  ),
 ];
 const all = [...memory, ...operations, ...casts, ...reductions, ...statementCases];
 

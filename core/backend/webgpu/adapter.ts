@@ -5,6 +5,7 @@
 import { DeviceError, describe } from "../../errors.ts";
 import type { GpuTarget } from "../../kernel/gpu/target.ts";
 import { matrixSide } from "../../kernel/ir.ts";
+import { subgroupsAreNeighbours } from "./subgroups.ts";
 
 export interface AdapterOptions {
   readonly powerPreference?: "high-performance" | "low-power";
@@ -176,7 +177,7 @@ async function requestDevice(
   const sizes = info as GPUAdapterInfo & { subgroupMinSize?: number; subgroupMaxSize?: number };
   const target: GpuTarget = {
     f16: has("shader-f16"),
-    subgroups: has("subgroups"),
+    subgroups: has("subgroups") && (await subgroupsAreNeighbours(device)),
     subgroupMin: sizes.subgroupMinSize || 4,
     subgroupMax: sizes.subgroupMaxSize || 128,
     subgroupMatrix: has("chromium-experimental-subgroup-matrix") && multipliesHalves(info),

@@ -8,7 +8,7 @@ import type { Health } from "./errors.ts";
 
 /** Constants of the specification: Node has no such globals. */
 export const usage = { mapRead: 1, copySrc: 4, copyDst: 8, uniform: 64, storage: 128 } as const;
-const mapRead = 1;
+export const mapRead = 1;
 
 export interface Block {
   readonly id: number;

@@ -3,9 +3,8 @@
  * partials are combined when it ends, in a fixed order. If nothing in between reads it, they stay open across the loops
  * around the vector loop too.
  *
- * A reduction over invocations goes through workgroup memory: how a driver maps invocations to subgroups is its own
- * business, and a result that depends on it would differ between devices. Two levels of about √width serial steps need
- * two barriers, where a tree of halves needs log₂ width of them.
+ * A reduction over invocations exchanges registers in subgroups, where the kernel says so, and goes through workgroup memory
+ * for the rest. Two levels of about √width serial steps need two barriers, where a tree of halves needs log₂ width of them.
  */
 import { type DType, dtypes, isFloat } from "../../dtype.ts";
 import { reductionLevels } from "../../kernel/gpu/reduction.ts";
@@ -214,8 +213,16 @@ export function withPartials(ctx: Context, s: Stmt, write: () => void): void {
 
 // --- invocations --------------------------------------------------------------------------------------------
 
-/** Combines an accumulator over groups of `group` neighbouring invocations. */
-export function allReduce(ctx: Context, acc: Accumulator, group: number): void {
+/** The value of the invocation of the subgroup whose number differs in the bit `mask`. */
+function exchanged(value: Expr, scalar: Register, mask: number): Expr {
+  const through = (text: string) => `subgroupShuffleXor(${text}, ${mask}u)`;
+  if (scalar !== "bool") return atom(through(value.text), value.width);
+  const bits = through(`${typeName("u32", value.width)}(${value.text})`);
+  return atom(`${typeName("bool", value.width)}(${bits})`, value.width);
+}
+
+/** Combines an accumulator over groups of `group` neighbouring invocations; see kernel/gpu/reduction.ts for the order. */
+export function allReduce(ctx: Context, acc: Accumulator, group: number, lanes = 1): void {
   if (acc.partial) ctx.fail(`accumulator ${acc.name} is combined inside the loop that updates it`);
   if (group === 1) return;
   const threads = ctx.kernel.threads!;
@@ -250,23 +257,40 @@ export function allReduce(ctx: Context, acc: Accumulator, group: number): void {
       assign(ctx, home, combined(ctx, acc, home, next));
     });
   };
-  const first = arrays(1, threads.extent);
+  if (lanes > 1) ctx.usesSubgroups = true;
+  for (let mask = 1; mask < lanes; mask *= 2)
+    ctx.block("", () => {
+      const other: Item = {
+        value: ctx.settle(exchanged(home.value, scalar, mask)),
+        at: home.at && ctx.settle(exchanged(home.at, "i32", mask)),
+      };
+      assign(ctx, home, combined(ctx, acc, home, other));
+    });
+  const left = group / lanes;
+  if (left === 1) return;
+  const first = arrays(1, threads.extent / lanes);
   ctx.block("", () => {
-    assign(ctx, first(t), home);
+    let unit = t;
+    const own = () => assign(ctx, first(unit), home);
+    if (lanes > 1) {
+      unit = "unit";
+      ctx.line(`let unit = ${t} >> ${Math.log2(lanes)}u;`);
+      ctx.block(`if ((${t} & ${lanes - 1}) == 0)`, own);
+    } else own();
     ctx.line("workgroupBarrier();");
-    const { steps, rest } = reductionLevels(group);
+    const { steps, rest } = reductionLevels(left);
     if (steps === 1) {
-      ctx.line(`let start = ${t} & ${-group};`);
-      gather(first, "start", group, 1);
+      ctx.line(`let start = ${unit} & ${-left};`);
+      gather(first, "start", left, 1);
       // The next reduction writes here again.
       ctx.line("workgroupBarrier();");
       return;
     }
     const second = arrays(2, (threads.extent / group) * rest);
-    ctx.line(`let lane = ${t} & ${group - 1};`);
-    ctx.line(`let group = ${t} >> ${Math.log2(group)}u;`);
-    ctx.block(`if (lane < ${rest})`, () => {
-      ctx.line(`let start = group * ${group} + lane;`);
+    ctx.line(`let lane = ${unit} & ${left - 1};`);
+    ctx.line(`let group = ${unit} >> ${Math.log2(left)}u;`);
+    ctx.block(`if (lane < ${rest}${lanes > 1 ? ` && (${t} & ${lanes - 1}) == 0` : ""})`, () => {
+      ctx.line(`let start = group * ${left} + lane;`);
       gather(first, "start", steps, rest);
       assign(ctx, second(`group * ${rest} + lane`), home);
     });

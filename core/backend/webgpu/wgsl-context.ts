@@ -58,6 +58,7 @@ export class Context {
   /** What vector loops there are, for the reader. */
   readonly vectors = new Set<string>();
   usesScalars = false;
+  usesSubgroups = false;
   /** Whether some literal is hidden from the compiler (wgsl-value.ts). */
   usesZero = false;
   usesErrors = false;

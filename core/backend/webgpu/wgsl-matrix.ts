@@ -19,7 +19,7 @@ const types = {
 } as const;
 
 export const matrixExtensions = (kernel: Kernel): readonly string[] =>
-  kernel.subgroups ? ["enable subgroups;", "enable chromium_experimental_subgroup_matrix;"] : [];
+  kernel.subgroups ? ["enable chromium_experimental_subgroup_matrix;"] : [];
 
 /** Workgroup memory of a kernel with matrices, whose elements are vec4s: two views of it. */
 export function viewedArray(ctx: Context, info: ArrayInfo): ArrayInfo {

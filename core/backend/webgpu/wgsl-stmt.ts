@@ -109,7 +109,7 @@ export class StmtPrinter {
         ctx.line("workgroupBarrier();");
         return;
       case "allReduce":
-        allReduce(ctx, accumulatorOf(ctx, s.name), s.width);
+        allReduce(ctx, accumulatorOf(ctx, s.name), s.width, s.lanes);
         return;
       default:
         matrixStatement(ctx, s);

@@ -98,6 +98,7 @@ export function printWgsl(kernel: Kernel, target: GpuTarget): Wgsl {
     `// ${kernel.kind} ${kernel.name}`,
     ...(ctx.vectors.size > 0 ? [`// as vectors: ${[...ctx.vectors].join(", ")}`] : []),
     ...(target.f16 && needsHalf(ctx) ? ["enable f16;"] : []),
+    ...(subgroups || ctx.usesSubgroups ? ["enable subgroups;"] : []),
     ...matrixExtensions(kernel),
     "",
     ...declarations,

@@ -55,7 +55,7 @@ export function lowerForGpu(
       const plan = planRow(group);
       const layout = chooseLayout(nest, plan, target);
       return layout
-        ? lowerRows(group, inMemory, nest, plan, layout)
+        ? lowerRows(group, inMemory, nest, plan, layout, target)
         : lowerMap(group, inMemory, target, nest, plan);
     }
     case "matmul":

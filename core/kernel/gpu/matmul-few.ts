@@ -18,7 +18,9 @@ import {
   type Scheduled,
 } from "./matmul-product.ts";
 import type { Form } from "./matmul-tile.ts";
+import { allReduce } from "./reduction.ts";
 import { groupVar, threadVar } from "./stage.ts";
+import type { GpuTarget } from "./target.ts";
 
 type FormOf<F extends Form["form"]> = Extract<Form, { form: F }>;
 
@@ -32,7 +34,7 @@ const sum = (p: Product, name: string): Stmt => ({
   combine: "sum",
 });
 
-export function dotProduct(p: Product, form: FormOf<"dot">): Scheduled {
+export function dotProduct(p: Product, form: FormOf<"dot">, target: GpuTarget): Scheduled {
   const { threads, width, columns, splits } = form;
   const sets = threads / width;
   const blocks = Math.ceil(p.n / (sets * columns));
@@ -70,7 +72,7 @@ export function dotProduct(p: Product, form: FormOf<"dot">): Scheduled {
   const body: Stmt[] = [
     ...names.map((s) => sum(p, s)),
     overLanes([serial("step", steps.extent, inner)]),
-    ...(width > 1 ? names.map((s): Stmt => ({ k: "allReduce", name: s, width })) : []),
+    ...(width > 1 ? names.map((s) => allReduce(s, width, target)) : []),
     ...guard(me, 1, results),
   ];
   return { groups, threads, body };

@@ -80,7 +80,7 @@ export function lowerMatmul(
   const halves = form.form === "matrix" ? sidesOf(dot, ev, false) : {};
   const stages =
     form.form === "direct" || (form.splits === 1 && !apart)
-      ? [stageOf(group, dot, ev, schedule({ ...product, ...halves }, form), own + after)]
+      ? [stageOf(group, dot, ev, schedule({ ...product, ...halves }, form, target), own + after)]
       : inParts(group, dot, inMemory, product, form, target, [own, after]);
   const overwritable = (old: Node, result: Node): boolean => {
     // Other workgroups may still need what an operand is made of.
@@ -93,7 +93,7 @@ export function lowerMatmul(
   return { stages, overwritable };
 }
 
-function schedule(p: Product, form: Form): Scheduled {
+function schedule(p: Product, form: Form, target: GpuTarget): Scheduled {
   const oriented = "swap" in form && form.swap ? transposed(p) : p;
   switch (form.form) {
     case "tiled":
@@ -101,7 +101,7 @@ function schedule(p: Product, form: Form): Scheduled {
     case "matrix":
       return matrixProduct(p, form.tile, form.width, form.splits);
     case "dot":
-      return dotProduct(oriented, form);
+      return dotProduct(oriented, form, target);
     case "columns":
       return columnsProduct(oriented, form);
     case "direct":
@@ -150,7 +150,7 @@ function inParts(
     finishSize: 1,
     padded: true,
   };
-  const work = schedule(partial, form);
+  const work = schedule(partial, form, target);
 
   const last = new Evaluator(known);
   const items = batch * m * (width / lanes);

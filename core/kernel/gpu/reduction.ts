@@ -1,8 +1,12 @@
 /**
  * @file In which order an `allReduce` combines the invocations of a group, so that printers and the interpreter agree to the
- * bit: up to 16 one after the other; more in two levels, `steps` values that stand `rest` apart each, then those `rest`
- * results. Serial steps cost less than the barriers of a tree of halves.
+ * bit. First the lanes of a subgroup, in a butterfly of exchanges, where the GPU has them: no barrier. Then what is left,
+ * through workgroup memory: up to 16 one after the other; more in two levels, `steps` values that stand `rest` apart
+ * each, then those `rest` results. Serial steps cost less than the barriers of a tree of halves.
  */
+import type { Stmt } from "../ir.ts";
+import { floorPow2 } from "./stage.ts";
+import type { GpuTarget } from "./target.ts";
 
 const serial = 16;
 
@@ -12,10 +16,8 @@ export function reductionLevels(width: number): { readonly steps: number; readon
   return { steps, rest: width / steps };
 }
 
-/** Workgroup memory that combining one f32 or i32 accumulator takes; an argmax takes twice as much. Accumulators of one type
- *  share it. */
-export function reductionBytes(threads: number, width: number): number {
-  if (width === 1) return 0;
-  const { steps, rest } = reductionLevels(width);
-  return 4 * (threads + (steps === 1 ? 0 : (threads / width) * rest));
+/** Combines an accumulator over `width` neighbours. Subgroups may be larger than the smallest, which serves all of them. */
+export function allReduce(name: string, width: number, target: GpuTarget): Stmt {
+  const lanes = target.subgroups ? Math.min(width, floorPow2(target.subgroupMin)) : 1;
+  return { k: "allReduce", name, width, ...(lanes > 1 && { lanes }) };
 }

@@ -50,6 +50,7 @@ import { evaluatedIn, worthKeeping } from "./keep.ts";
 import { accessesOf, elementEnv, worthVectors } from "./lanes.ts";
 import type { Layout } from "./layout.ts";
 import type { GpuLowered, Stage, Temporary } from "./lower.ts";
+import { allReduce } from "./reduction.ts";
 import { shareOut, walkPiece } from "./share.ts";
 import {
   below,
@@ -61,6 +62,7 @@ import {
   type Temporaries,
   threadVar,
 } from "./stage.ts";
+import type { GpuTarget } from "./target.ts";
 
 /** Partial results: of a reduction, one placeholder of shape [split, rows]. */
 type Partials = ReadonlyMap<Node, Node>;
@@ -71,6 +73,7 @@ interface Setting {
   readonly nest: Nest;
   readonly plan: RowPlan;
   readonly layout: Layout;
+  readonly target: GpuTarget;
   readonly partials: Partials;
   readonly temporaries: Temporaries;
 }
@@ -81,6 +84,7 @@ export function lowerRows(
   nest: Nest,
   plan: RowPlan,
   layout: Layout,
+  target: GpuTarget,
 ): GpuLowered {
   const partials = new Map<Node, Node>();
   const temporaries = new Map<Node, Temporary>();
@@ -91,7 +95,7 @@ export function lowerRows(
       partials.set(n, partial);
       temporaries.set(partial, { dtype, size: shape[0] * shape[1] });
     }
-  const setting = { group, inMemory, nest, plan, layout, partials, temporaries };
+  const setting = { group, inMemory, nest, plan, layout, target, partials, temporaries };
   // A first emission shows the addresses, and what several passes evaluate alike.
   const trial = new Rows(setting);
   trial.whole();
@@ -213,11 +217,11 @@ class Rows implements RowSchedule {
 
   /** Combines accumulators over the invocations of a row; all of them then know the results. */
   private combine(reductions: readonly Reduction[]): void {
-    const { layout } = this.setting;
+    const { layout, target } = this.setting;
     if (layout.width === 1 || reductions.length === 0) return;
     const into = this.ev.scopes[perRow].stmts;
     if (layout.neighbours)
-      for (const { name } of reductions) into.push({ k: "allReduce", name, width: layout.width });
+      for (const { name } of reductions) into.push(allReduce(name, layout.width, target));
     else
       for (const [r, total] of totalColumns(this.ev, into, layout, reductions))
         this.results.set(r, total);

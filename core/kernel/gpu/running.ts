@@ -26,6 +26,7 @@ import { operation } from "../running.ts";
 import { operand } from "../templates.ts";
 import { type NumberedLines, numberedLines, Scratch } from "./lines.ts";
 import type { GpuLowered, Stage } from "./lower.ts";
+import { allReduce } from "./reduction.ts";
 import { floorPow2, groupVar, guarded, threadVar, workgroupSize } from "./stage.ts";
 import type { GpuTarget } from "./target.ts";
 
@@ -253,7 +254,7 @@ function segmentTotals(
       num(passes),
       guarded([isub(isub(length, at), num(1))], [...stmts, update("total", value)]),
     ),
-    { k: "allReduce", name: "total", width: threads },
+    allReduce("total", threads, target),
     ...guarded(
       [isub(num(0), t)],
       [{ k: "store", buffer: ev.buffer(totals, "write"), index, value: total }],

@@ -3,6 +3,7 @@
 export interface GpuTarget {
   /** 16-bit floats in storage and arithmetic. */
   readonly f16: boolean;
+  /** Neighbours in a workgroup may exchange registers: `subgroupMin` of them or more are in one subgroup. */
   readonly subgroups: boolean;
   readonly subgroupMin: number;
   readonly subgroupMax: number;
