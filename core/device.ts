@@ -320,8 +320,13 @@ export interface DeviceOptions extends AdapterOptions {
   budget?: number;
   /** Address width of the generated WebAssembly; 64 serves budgets above 4 GiB. */
   address?: 32 | 64;
-  /** webgpu: forms of matrix products that were measured on its adapter (`npm run tune:gpu`). */
+  /** webgpu: forms of matrix products that were measured on its adapter (`npm run tune:gpu`, deviceInfo().tiles). */
   tiles?: Tiles;
+  /**
+   * webgpu: measures the matrix products that `tiles` lacks, each before the first run of a plan that has it. That run
+   * takes some seconds longer; keep deviceInfo().tiles for the next start.
+   */
+  autotune?: boolean;
 }
 
 export interface DeviceInfo {
@@ -332,6 +337,8 @@ export interface DeviceInfo {
   readonly adapter?: AdapterInfo;
   readonly limits?: Readonly<Record<string, number>>;
   readonly features?: readonly string[];
+  /** webgpu: the measured forms of matrix products that it uses, for init({ tiles }). */
+  readonly tiles?: Tiles;
 }
 
 const made = new Map<DeviceName, Device>();
@@ -429,9 +436,11 @@ function choose(options: DeviceOptions): { readonly device: Device; readonly rea
 let opening: Promise<Device> | null = null;
 
 async function openGpu(options: DeviceOptions): Promise<Device> {
-  const { budget, powerPreference, adapter, features, toggles, dawnBackend, tiles } = options;
+  const { budget, powerPreference, adapter, features, toggles, dawnBackend } = options;
+  const { tiles, autotune } = options;
   const known = made.get("webgpu");
-  const settings = { budget, powerPreference, adapter, features, toggles, dawnBackend, tiles };
+  const found = { powerPreference, adapter, features, toggles, dawnBackend };
+  const settings = { ...found, budget, tiles, autotune };
   if (known && !known.backend.lost) {
     const set = Object.entries(settings).filter(([, value]) => value !== undefined);
     // What was asked for then is asked for again: the same device.
@@ -447,7 +456,11 @@ async function openGpu(options: DeviceOptions): Promise<Device> {
   }
   const gpu = await requestGpu(options);
   const device = new Device(
-    new WebGpuBackend(gpu, { ...(budget && { budget }), ...(tiles && { tiles }) }),
+    new WebGpuBackend(gpu, {
+      ...(budget && { budget }),
+      ...(tiles && { tiles }),
+      ...(autotune && { autotune }),
+    }),
   );
   gpuSettings = settings;
   registerDevice(device);

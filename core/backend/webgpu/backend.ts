@@ -8,9 +8,14 @@ import { DeviceError, describe } from "../../errors.ts";
 import { is, type Node } from "../../graph/node.ts";
 import type { Storage } from "../../graph/primitives.ts";
 import { attentionOnGpu } from "../../kernel/gpu/attention.ts";
-import type { Choose } from "../../kernel/gpu/matmul-tile.ts";
+import {
+  type Choose,
+  chooseForm,
+  type Form,
+  type ProductShape,
+} from "../../kernel/gpu/matmul-tile.ts";
 import type { GpuTarget } from "../../kernel/gpu/target.ts";
-import { chooseFrom, type Tiles } from "../../kernel/gpu/tuned.ts";
+import { chooseFrom, shapeKey, type Tiles } from "../../kernel/gpu/tuned.ts";
 import { schedule } from "../../schedule/schedule.ts";
 import type { Claims } from "../../schedule/simplify.ts";
 import type { Backend, CanonicalGraph, Executable } from "../backend.ts";
@@ -20,6 +25,7 @@ import { Health } from "./errors.ts";
 import { GpuExecutable, outOfMemory } from "./executable.ts";
 import { type KernelSource, type Pipeline, PipelineCache } from "./pipelines.ts";
 import { type Host, Program } from "./program.ts";
+import { TuningExecutable, tune } from "./tuner.ts";
 
 export interface GpuStorage extends Storage {
   readonly block: Block;
@@ -34,6 +40,8 @@ export interface WebGpuOptions {
   readonly claims?: Claims;
   /** Forms of matrix products that were measured; `npm run tune:gpu` makes such a table. */
   readonly tiles?: Tiles;
+  /** Measures the products that the table lacks, each before the first run of a plan that has it. */
+  readonly autotune?: boolean;
 }
 
 export class WebGpuBackend implements Backend, Host {
@@ -42,8 +50,10 @@ export class WebGpuBackend implements Backend, Host {
   readonly info: AdapterInfo;
   readonly device: GPUDevice;
   readonly target: GpuTarget;
-  /** A tuner changes it from plan to plan. */
-  choose: Choose;
+  readonly #choose: Choose;
+  /** Measured forms on this adapter, by shapeKey. */
+  readonly #forms: Record<string, Form>;
+  readonly #autotune: boolean;
   readonly maxBindingBytes: number;
   readonly maxWorkgroups: number;
   readonly pool: BufferPool;
@@ -56,12 +66,24 @@ export class WebGpuBackend implements Backend, Host {
   /** Uniforms of plans that were collected. */
   readonly #retired = new FinalizationRegistry<Block>((block) => this.pool.release(block));
 
-  constructor({ device, info, target }: Gpu, { budget, claims, tiles }: WebGpuOptions = {}) {
+  constructor({ device, info, target }: Gpu, options: WebGpuOptions = {}) {
+    const { budget, claims, tiles, autotune = false } = options;
     const { limits } = device;
+    if (autotune && !device.features.has("timestamp-query"))
+      throw new DeviceError(
+        describe(
+          "init",
+          "a GPU with timestamp-query, to tune by",
+          describeAdapter(info),
+          "leave autotune out",
+        ),
+      );
     this.device = device;
     this.info = info;
     this.target = target;
-    this.choose = chooseFrom(tiles?.[describeAdapter(info)]);
+    this.#forms = { ...tiles?.[describeAdapter(info)] };
+    this.#choose = chooseFrom(this.#forms);
+    this.#autotune = autotune;
     this.#claims = claims ?? attentionOnGpu(target);
     this.maxBindingBytes = Math.min(limits.maxStorageBufferBindingSize, limits.maxBufferSize);
     this.maxWorkgroups = limits.maxComputeWorkgroupsPerDimension;
@@ -76,10 +98,28 @@ export class WebGpuBackend implements Backend, Host {
   }
 
   prepare(graph: CanonicalGraph): Executable {
+    if (!this.#autotune) return this.plan(graph);
+    const unknown = new Map<string, ProductShape>();
+    const guessed = this.plan(graph, (shape, target) => {
+      const key = shapeKey(shape);
+      if (!this.#forms[key]) unknown.set(key, shape);
+      return this.#choose(shape, target);
+    });
+    if (unknown.size === 0) return guessed;
+    return new TuningExecutable(guessed, async () => {
+      // Another plan's turn may have come first.
+      for (const [key, shape] of unknown)
+        this.#forms[key] ??= (await tune(this, shape))?.form ?? chooseForm(shape, this.target);
+      return this.plan(graph);
+    });
+  }
+
+  /** The graph made executable, its matrix products in the forms that `choose` says. */
+  plan(graph: CanonicalGraph, choose = this.#choose): Executable {
     this.health.check();
     const plan = schedule(graph.inputs, graph.outputs, this.#claims);
     const state = graph.outputs.map((n) => slotOfState(n, graph.inputs));
-    const program = new Program(plan, graph.randoms, state, this);
+    const program = new Program(plan, graph.randoms, state, this, choose);
     const executable = new GpuExecutable(program, this);
     if (executable.uniforms) this.#retired.register(executable, executable.uniforms);
     return executable;
@@ -127,6 +167,7 @@ export class WebGpuBackend implements Backend, Host {
     readonly adapter: AdapterInfo;
     readonly limits: Readonly<Record<string, number>>;
     readonly features: readonly string[];
+    readonly tiles: Tiles;
   } {
     const limits: Record<string, number> = {};
     // Accessors of the prototype, not properties of their own.
@@ -134,7 +175,8 @@ export class WebGpuBackend implements Backend, Host {
       const value = this.device.limits[key as keyof GPUSupportedLimits];
       if (typeof value === "number") limits[key] = value;
     }
-    return { adapter: this.info, limits, features: [...this.device.features] };
+    const tiles = { [describeAdapter(this.info)]: { ...this.#forms } };
+    return { adapter: this.info, limits, features: [...this.device.features], tiles };
   }
 
   /** Gives the GPU back. Everything that is queued or read later fails with a DeviceLostError. */

@@ -29,8 +29,6 @@ import { printWgsl, type Wgsl } from "./wgsl.ts";
 /** What a program needs of its backend. */
 export interface Host {
   readonly target: GpuTarget;
-  /** Which form matrix products take. */
-  readonly choose: Choose;
   readonly maxBindingBytes: number;
   readonly maxWorkgroups: number;
   compile(source: KernelSource): Pipeline;
@@ -91,16 +89,18 @@ export class CodeMaker {
   scalarBytes = 0;
   readonly #randoms: readonly Node<"random">[];
   readonly #host: Host;
+  /** Which form matrix products take. */
+  readonly #choose: Choose;
 
-  constructor(randoms: readonly Node<"random">[], host: Host) {
+  constructor(randoms: readonly Node<"random">[], host: Host, choose: Choose) {
     this.#randoms = randoms;
     this.#host = host;
+    this.#choose = choose;
   }
 
   lower(step: Extract<Step, { k: "group" }>): GpuLowered {
     const reads = new Set(step.reads);
-    const { target, choose } = this.#host;
-    return lowerForGpu(step.group, (n) => reads.has(n), target, choose);
+    return lowerForGpu(step.group, (n) => reads.has(n), this.#host.target, this.#choose);
   }
 
   /**

@@ -8,6 +8,7 @@
  */
 import type { Node } from "../../graph/node.ts";
 import type { GpuLowered } from "../../kernel/gpu/lower.ts";
+import type { Choose } from "../../kernel/gpu/matmul-tile.ts";
 import { planBuffers } from "../../schedule/memory.ts";
 import { bytesOf, type Plan, type Step } from "../../schedule/schedule.ts";
 import type { KernelReport } from "../backend.ts";
@@ -44,13 +45,14 @@ export class Program {
     randoms: readonly Node<"random">[],
     state: readonly (number | null)[],
     host: Host,
+    choose: Choose,
   ) {
     this.plan = plan;
     const outputs = plan.inputs.length;
     const flags = outputs + plan.outputs.length;
     this.table = { outputs, flags, guard: flags + 1, uniforms: flags + 2, values: flags + 3 };
 
-    const code = new CodeMaker(randoms, host);
+    const code = new CodeMaker(randoms, host, choose);
     const producer = new Map<Node, Step>();
     for (const step of plan.steps) for (const n of step.group.stores.keys()) producer.set(n, step);
     const lowered = new Map<Step, GpuLowered>();
