@@ -39,7 +39,7 @@ export interface Lanes {
 }
 
 /** Names that the printer gives itself. */
-const ownNames = /^(buf\d+|words|errors|v\d+|reduce.*|_.*|.*_(lanes\d*|at)|lane|start|group)$/;
+const ownNames = /^(buf\d+|words|errors|v\d+|reduce.*|_.*|.*_(lanes\d*|at)|lane|start|group|unit)$/;
 
 export class Context {
   readonly kernel: Kernel;
@@ -53,6 +53,8 @@ export class Context {
   memo = new Map<Value, Expr>();
   /** Conditions that differ by lane, likewise. */
   conds = new Map<string, Expr>();
+  /** Quotients and remainders of indices that are in a name: they never change while the name is in scope. */
+  private quotients = new Map<string, Expr>();
   /** How often the running statement uses each value. */
   uses = new Map<Value, number>();
   /** What vector loops there are, for the reader. */
@@ -97,12 +99,14 @@ export class Context {
 
   /** What is bound in it ends with it. */
   scope(body: () => void): void {
-    const { bindings, env } = this;
+    const { bindings, env, quotients } = this;
     this.bindings = new Map(bindings);
     this.env = new Map(env);
+    this.quotients = new Map(quotients);
     body();
     this.bindings = bindings;
     this.env = env;
+    this.quotients = quotients;
   }
 
   text(): string {
@@ -146,6 +150,15 @@ export class Context {
     const name = this.fresh();
     this.line(`let ${name} = ${e.text};`);
     return atom(name, e.width);
+  }
+
+  /** A part of an index that is dear to compute, once per scope: drivers find repetitions too, but take their time. */
+  quotient(e: Expr): Expr {
+    const known = this.quotients.get(e.text);
+    if (known) return known;
+    const named = this.settle(e);
+    this.quotients.set(e.text, named);
+    return named;
   }
 
   /** The name of a function of wgsl-math.ts, which is printed with all it calls. */

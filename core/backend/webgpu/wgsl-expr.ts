@@ -56,10 +56,12 @@ export const compare = (sign: string, a: Expr, b: Expr): Expr =>
 export const bitwise = (sign: string, a: Expr, b: Expr): Expr =>
   expr(`${operand(a, 3)} ${sign} ${operand(b, 3)}`, 0, Math.max(a.width, b.width));
 
-/** Both hold; without short cuts for vectors, which WGSL has not. */
+/**
+ * Both hold. Not &&, whose short cut is a branch: vectors have none, and ten of them around some loads took
+ * SwiftShader's compiler minutes (November 2026).
+ */
 export function both(a: Expr, b: Expr): Expr {
   const width = Math.max(a.width, b.width);
-  if (width === 1) return expr(`${operand(a, 4)} && ${operand(b, 4)}`, 0);
   const [x, y] = [splat(a, "bool", width), splat(b, "bool", width)];
   return expr(`${operand(x, 4)} & ${operand(y, 4)}`, 0, width);
 }

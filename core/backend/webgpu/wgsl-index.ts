@@ -127,9 +127,9 @@ function atomOf(ctx: Context, a: Atom, lane: number): Expr {
         return a.k === "div"
           ? expr(`${operand(of, 4)} >> ${Math.log2(by)}u`, 0)
           : expr(`${operand(of, 4)} & ${by - 1}`, 0);
-      if (a.of.min >= 0) return infix(a.k === "div" ? "/" : "%", of, number(by));
+      if (a.of.min >= 0) return ctx.quotient(infix(a.k === "div" ? "/" : "%", of, number(by)));
       const name = ctx.helper(a.k === "div" ? "floorDiv" : "floorMod");
-      return call(name, 1, of, number(by));
+      return ctx.quotient(call(name, 1, of, number(by)));
     }
   }
 }
