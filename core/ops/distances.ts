@@ -16,7 +16,7 @@ import { index } from "./slicing.ts";
 /** Which norm of a matrix: Frobenius, the largest (or smallest) sum of |x| of a column (1) or a row (∞). */
 export type MatrixNorm = "fro" | 1 | -1 | number;
 
-/** A norm of the matrices in two axes. The orders ±2 and "nuc" need singular values, which there are none of here. */
+/** A norm of the matrices in two axes. The orders ±2 and "nuc", of singular values, are linalg.matrixNorm's. */
 export function matrixNorm(
   x: Tensor,
   ord: MatrixNorm = "fro",

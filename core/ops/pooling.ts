@@ -108,6 +108,11 @@ export function adaptiveAvgPool2d(input: Tensor, outputSize: AdaptiveSize): Tens
   return adaptive("adaptiveAvgPool2d", 2, input, outputSize, meanOfBins);
 }
 
+/** Means over bins of [*, D, H, W]; see adaptiveAvgPool1d. */
+export function adaptiveAvgPool3d(input: Tensor, outputSize: AdaptiveSize): Tensor {
+  return adaptive("adaptiveAvgPool3d", 3, input, outputSize, meanOfBins);
+}
+
 /** Maxima over bins of [*, L]; see adaptiveAvgPool1d. Equal ones share the gradient. */
 export function adaptiveMaxPool1d(input: Tensor, outputSize: AdaptiveSize): Tensor {
   return adaptive("adaptiveMaxPool1d", 1, input, outputSize, maxOfBins);
@@ -116,6 +121,11 @@ export function adaptiveMaxPool1d(input: Tensor, outputSize: AdaptiveSize): Tens
 /** Maxima over bins of [*, H, W]; see adaptiveAvgPool1d. Equal ones share the gradient. */
 export function adaptiveMaxPool2d(input: Tensor, outputSize: AdaptiveSize): Tensor {
   return adaptive("adaptiveMaxPool2d", 2, input, outputSize, maxOfBins);
+}
+
+/** Maxima over bins of [*, D, H, W]; see adaptiveAvgPool1d. Equal ones share the gradient. */
+export function adaptiveMaxPool3d(input: Tensor, outputSize: AdaptiveSize): Tensor {
+  return adaptive("adaptiveMaxPool3d", 3, input, outputSize, maxOfBins);
 }
 
 export type AdaptiveSize = number | null | readonly (number | null)[];

@@ -61,6 +61,31 @@ export async function nonzero(x: Tensor): Promise<Tensor> {
   return tensor(Int32Array.from(found), options);
 }
 
+/**
+ * The different neighbours of x, flattened: each run of equal elements once, in x's order, with where each element of x went
+ * and the length of each run. A promise, as `unique`.
+ */
+export async function uniqueConsecutive(x: Tensor): Promise<Unique> {
+  const { shape, dtype } = nodeOf("uniqueConsecutive", x);
+  const data = await x.data();
+  const [values, counts]: number[][] = [[], []];
+  const inverse = new Int32Array(data.length);
+  for (const [i, v] of data.entries()) {
+    if (i === 0 || v !== data[i - 1]) {
+      values.push(v);
+      counts.push(0);
+    }
+    counts[counts.length - 1]++;
+    inverse[i] = values.length - 1;
+  }
+  const { device } = x;
+  return {
+    values: tensor(Float64Array.from(values), { dtype, device }),
+    inverse: tensor(inverse, { dtype: "i32", shape, device }),
+    counts: tensor(Int32Array.from(counts), { dtype: "i32", device }),
+  };
+}
+
 export interface Unique {
   /** The different values in ascending order. */
   readonly values: Tensor;
