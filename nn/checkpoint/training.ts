@@ -1,6 +1,6 @@
 /**
- * @file A training run in one file: weights, what the optimizer remembers, learning rates, the scale of the loss, the generator's place, the step
- * and whatever else the program notes. A run that is resumed from it goes on with the same bits.
+ * @file A training run in one file: weights, what the optimizer remembers, learning rates, averages of the
+ * weights, the scale of the loss, the generator's place, the step and whatever else the program notes. A run that is resumed from it goes on with the same bits.
  *
  * Not in the file: accumulated gradients (save after `optimizer.step()`), the hyper-parameters that are an optimizer's
  * constructor's, and train or eval mode.
@@ -9,8 +9,13 @@ import { ArgumentError, describe } from "../../core/errors.ts";
 import { defaultGenerator, type Generator, type Tensor } from "../../core/index.ts";
 import { formatShape } from "../../core/shape.ts";
 import type { Module } from "../module.ts";
-import type { GradScaler, LRScheduler, Optimizer, SchedulerState } from "../optim/index.ts";
-import { isSchedulerState } from "../optim/schedule.ts";
+import type {
+  AveragedModel,
+  GradScaler,
+  LRScheduler,
+  Optimizer,
+  SchedulerState,
+} from "../optim/index.ts";
 import { openSafetensors, saveSafetensors } from "./files.ts";
 import { fault } from "./json.ts";
 import { distinctTensors, fill, matchNames, throwMisfits } from "./model.ts";
@@ -23,6 +28,8 @@ export interface TrainingParts {
   readonly optimizer: Optimizer;
   readonly scheduler?: LRScheduler;
   readonly scaler?: GradScaler;
+  /** Of the model's weights. */
+  readonly average?: AveragedModel;
   /** Where dropout and shuffling draw from: the default generator unless given. */
   readonly generator?: Generator;
 }
@@ -44,7 +51,8 @@ export async function saveTraining(
   path: string,
   state: TrainingParts & { readonly step: number; readonly extra?: Json },
 ): Promise<void> {
-  const { model, optimizer, scheduler, scaler, generator = defaultGenerator, step, extra } = state;
+  const { model, optimizer, scheduler, scaler, average } = state;
+  const { generator = defaultGenerator, step, extra } = state;
   if (!isCount(step))
     throw new ArgumentError(describe("saveTraining", "step: an integer ≥ 0", `${step}`));
   const { seed, counter } = generator.state;
@@ -61,14 +69,15 @@ export async function saveTraining(
     ...prefixed("model.", distinctTensors(model)),
     ...prefixed("optimizer.", optimizer.stateDict()),
     ...prefixed("scaler.", scaler?.stateDict() ?? {}),
+    ...prefixed("average.", average?.stateDict() ?? {}),
   };
   await saveSafetensors(path, tensors, { format: "pt", [KEY]: JSON.stringify(record) });
 }
 
-/** Brings a fresh model, optimizer, scheduler, scaler and generator to where the saved run was. Changes nothing when it throws. */
+/** Brings a fresh model, optimizer, scheduler, scaler, average and generator to where the saved run was. Changes nothing when it throws. */
 export async function loadTraining(
   path: string,
-  { model, optimizer, scheduler, scaler, generator = defaultGenerator }: TrainingParts,
+  { model, optimizer, scheduler, scaler, average, generator = defaultGenerator }: TrainingParts,
 ): Promise<{ step: number; extra: Json | undefined }> {
   await using file = await openSafetensors(path);
   const record = parseRecord(path, file.metadata.get(KEY));
@@ -81,27 +90,26 @@ export async function loadTraining(
       "pass the parameters in the same order as in the saved run",
     );
   const { scheduler: schedule } = record;
-  if ((schedule !== undefined) !== (scheduler !== undefined))
-    throw fault(
-      path,
-      `${scheduler ? "the" : "no"} state of a scheduler`,
-      schedule ? "one" : "none",
-      "save and load with the same parts",
-    );
-  if (schedule !== undefined && !isSchedulerState(schedule, optimizer.groups.length))
+  const parts: [part: string, saved: boolean, wanted: boolean][] = [
+    ["a scheduler", schedule !== undefined, scheduler !== undefined],
+    ["a scaler", file.entries.has("scaler.scale"), scaler?.enabled ?? false],
+    ["an average", file.entries.has("average.updates"), average !== undefined],
+  ];
+  for (const [part, saved, wanted] of parts)
+    if (saved !== wanted)
+      throw fault(
+        path,
+        `${wanted ? "the" : "no"} state of ${part}`,
+        saved ? "one" : "none",
+        "save and load with the same parts",
+      );
+  if (schedule !== undefined && !scheduler!.accepts(schedule))
     throw fault(path, "a scheduler's step and base rates", JSON.stringify(schedule));
-  const scaled = file.entries.has("scaler.scale");
-  if (scaled !== (scaler?.enabled ?? false))
-    throw fault(
-      path,
-      `${scaled ? "no" : "the"} state of a scaler`,
-      scaled ? "one" : "none",
-      "save and load with the same parts",
-    );
   const matches = [
     matchNames(model.namedTensors(), file, "model."),
     matchNames(optimizer.stateCells(), file, "optimizer."),
     matchNames(scaler?.stateCells() ?? [], file, "scaler."),
+    matchNames(average?.stateCells() ?? [], file, "average."),
   ];
   throwMisfits(path, matches, true);
   await fill(

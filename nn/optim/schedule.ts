@@ -1,6 +1,7 @@
 /**
- * @file Learning-rate schedules. Each is a closed formula, so the rate of a step depends on nothing but the step: a resumed
- * run has the same rates. `warmupCosine` is the plain function; the classes set an optimizer's rates, under PyTorch's names.
+ * @file Learning-rate schedules under PyTorch's names: what they share, and those of one formula. Each is a closed formula, so the
+ * rate of a step depends on nothing but the step: a resumed run has the same rates. Cycles are in schedule-cycles.ts,
+ * schedules of schedules and the one that looks at a metric in schedule-composed.ts, transformers' in schedule-warmup.ts.
  *
  *   const scheduler = new CosineAnnealingLR(optimizer, { tMax: 1000 });
  *   for (…) { trainStep(x, y); scheduler.step(); }
@@ -10,56 +11,48 @@ import { ArgumentError, describe, TransformError } from "../../core/errors.ts";
 import { activeTrace } from "../../core/trace.ts";
 import type { Optimizer } from "./optimizer.ts";
 
-export interface WarmupCosineOptions {
-  /** The rate at the end of the warm-up. */
-  readonly peak: number;
-  readonly steps: number;
-  readonly warmup?: number;
-  readonly floor?: number;
-}
-
-/**
- * Rises linearly from 0 over `warmup` steps, then falls along half a cosine to `floor`, which it would reach one step
- * after the last (https://arxiv.org/abs/1608.03983). With floor 0 the same numbers as transformers'
- * `get_cosine_schedule_with_warmup`.
- */
-export function warmupCosine(options: WarmupCosineOptions): (step: number) => number {
-  const { peak, steps, warmup = 0, floor = 0 } = options;
-  return (step) => {
-    if (step < warmup) return (peak * step) / warmup;
-    const progress = Math.min(1, (step - warmup) / Math.max(1, steps - warmup));
-    return floor + ((peak - floor) * (1 + Math.cos(Math.PI * progress))) / 2;
-  };
-}
-
 export interface SchedulerState {
   readonly step: number;
   /** The rates that the schedule starts from, per group. */
   readonly baseRates: readonly number[];
+  /** What else it remembers, if it depends on more than the step. */
+  readonly memory?: Readonly<Record<string, number | null | readonly number[]>>;
 }
+
+/** The rate of a group at a step, whose option `lr` is `base`. */
+export type Rate = (step: number, base: number, group: number) => number;
+
+/** The momentum of a group at a step. */
+export type Momentum = (step: number, group: number) => number;
 
 /** Sets the learning rates of an optimizer: at once for step 0, and for the next step at each `step()`. */
 export class LRScheduler {
+  /** The rate of any step; composed schedules ask for it. */
+  readonly rateAt: Rate;
+  /** Null for schedules that leave the momentum alone. */
+  readonly momentumAt: Momentum | null;
   readonly #optimizer: Optimizer;
-  readonly #rate: (step: number, base: number, group: number) => number;
   #baseRates: readonly number[];
   #step = 0;
 
-  /** `rate(step, base, group)`: the rate of a group whose option `lr` is `base`. */
-  constructor(optimizer: Optimizer, rate: (step: number, base: number, group: number) => number) {
+  constructor(optimizer: Optimizer, rate: Rate, momentum: Momentum | null = null) {
     this.#optimizer = optimizer;
-    this.#rate = rate;
-    this.#baseRates = optimizer.groups.map((group) => group.options.lr);
-    this.#apply();
+    this.rateAt = rate;
+    this.momentumAt = momentum;
+    this.#baseRates = optimizer.groups.map((group) => group.options.lr ?? 0);
+    this.#apply(0);
   }
 
   /** The rates now, per group. */
   getLastLr(): number[] {
-    return this.#baseRates.map((base, i) => this.#rate(this.#step, base, i));
+    return this.#ratesAt(this.#step);
   }
 
-  /** On to the next step; call it after `optimizer.step()`, outside of compiled functions. */
-  step(): void {
+  /**
+   * On to the next step; call it after `optimizer.step()`, outside of compiled functions. `metric` is for schedules that look at
+   * one.
+   */
+  step(metric?: number): void {
     if (activeTrace())
       throw new TransformError(
         describe(
@@ -69,9 +62,13 @@ export class LRScheduler {
           "call it after the compiled step: the rates are read anew at each call",
         ),
       );
+    this.observe(metric);
+    this.#apply(this.#step + 1);
     this.#step++;
-    this.#apply();
   }
+
+  /** What a schedule takes from a step besides that it happened. */
+  protected observe(_metric?: number): void {}
 
   stateDict(): SchedulerState {
     return { step: this.#step, baseRates: this.#baseRates };
@@ -80,7 +77,7 @@ export class LRScheduler {
   /** As in PyTorch the optimizer's rates stay as they are until the next step: they are in its own state. */
   loadStateDict(state: SchedulerState): void {
     const groups = this.#baseRates.length;
-    if (!isSchedulerState(state, groups))
+    if (!this.accepts(state))
       throw new ArgumentError(
         describe(
           `${this.constructor.name}.loadStateDict`,
@@ -92,21 +89,40 @@ export class LRScheduler {
     this.#baseRates = [...state.baseRates];
   }
 
-  #apply(): void {
-    this.#optimizer.setLearningRate(this.getLastLr());
+  /** Whether a value from a file is a state of this schedule. */
+  accepts(value: unknown): value is SchedulerState {
+    const { step, baseRates } = (value ?? {}) as Partial<SchedulerState>;
+    return Number.isSafeInteger(step) && step! >= 0 && this.isRates(baseRates);
+  }
+
+  protected isRates(value: unknown): value is readonly number[] {
+    return (
+      Array.isArray(value) &&
+      value.length === this.#baseRates.length &&
+      value.every(Number.isFinite)
+    );
+  }
+
+  #apply(step: number): void {
+    const { momentumAt } = this;
+    this.#optimizer.setLearningRate(this.#ratesAt(step));
+    if (momentumAt) this.#optimizer.setMomentum(this.#baseRates.map((_, i) => momentumAt(step, i)));
+  }
+
+  #ratesAt(step: number): number[] {
+    return this.#baseRates.map((base, group) => this.rateAt(step, base, group));
   }
 }
 
-/** Whether a value from a file is a state for an optimizer of so many groups. */
-export function isSchedulerState(value: unknown, groups: number): value is SchedulerState {
-  const { step, baseRates } = (value ?? {}) as Partial<SchedulerState>;
-  return (
-    Number.isSafeInteger(step) &&
-    step! >= 0 &&
-    Array.isArray(baseRates) &&
-    baseRates.length === groups &&
-    baseRates.every(Number.isFinite)
-  );
+/** One number for all groups, or a list with one for each. */
+export type PerGroup = number | readonly number[];
+
+/** The number of a group. @throws ArgumentError for a list of another length than the groups. */
+export function perGroup(op: string, optimizer: Optimizer, value: PerGroup): number[] {
+  const { length } = optimizer.groups;
+  const list = typeof value === "number" ? Array<number>(length).fill(value) : [...value];
+  if (list.length === length) return list;
+  throw new ArgumentError(describe(op, `${length} numbers`, `${list.length}`));
 }
 
 /** base · factor(step), with one function for all groups or one for each. */
@@ -172,9 +188,18 @@ export class CosineAnnealingLR extends LRScheduler {
   }
 }
 
-/** `warmupCosine` with base as its peak. */
-export class WarmupCosineLR extends LRScheduler {
-  constructor(optimizer: Optimizer, options: Omit<WarmupCosineOptions, "peak">) {
-    super(optimizer, (step, base) => warmupCosine({ ...options, peak: base })(step));
+/** base · gamma^(the number of milestones reached). */
+export class MultiStepLR extends LRScheduler {
+  constructor(optimizer: Optimizer, options: { milestones: readonly number[]; gamma?: number }) {
+    const { milestones, gamma = 0.1 } = options;
+    super(optimizer, (step, base) => base * gamma ** milestones.filter((m) => m <= step).length);
+  }
+}
+
+/** base · (1 − step / totalIters)^power, and 0 after `totalIters` steps. */
+export class PolynomialLR extends LRScheduler {
+  constructor(optimizer: Optimizer, options: { totalIters?: number; power?: number } = {}) {
+    const { totalIters = 5, power = 1 } = options;
+    super(optimizer, (step, base) => base * Math.max(0, 1 - step / totalIters) ** power);
   }
 }

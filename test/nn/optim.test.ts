@@ -85,7 +85,44 @@ describe.each(devices)("optimizers on %s", (device) => {
     expect(difference(await p.grad!.data(), [0.6, 0.8], { rtol: 1e-5, atol: 0 })).toBeNull();
   });
 
+  test("norms of any kind, and clipping by value", async () => {
+    const params = [tensor([3, -4]), tensor([[12]])].map(parameter);
+    const give = () => {
+      for (const p of params) p.grad = p.detach();
+    };
+    const norms: [number, number][] = [
+      [1, 19],
+      [2, 13],
+      [3, (27 + 64 + 1728) ** (1 / 3)],
+      [Infinity, 12],
+    ];
+    for (const [normType, want] of norms) {
+      give();
+      const norm = optim.clipGradNorm(params, want / 2, { normType });
+      expect(Number(await norm.item()) / want).toBeCloseTo(1, 5);
+      expect(await params[1].grad!.item()).toBeCloseTo(6, 4);
+    }
+    give();
+    optim.clipGradValue(params, 3.5);
+    expect([...(await params[0].grad!.data())]).toEqual([3, -3.5]);
+    expect(await params[1].grad!.item()).toBe(3.5);
+  });
+
+  test("errorIfNonfinite: the norm is read, and nothing is clipped if it is not finite", async () => {
+    const p = parameter(tensor([3, 4]));
+    p.grad = tensor([3, 4]);
+    const options = { errorIfNonfinite: true } as const;
+    expect(await (await optim.clipGradNorm([p], 1, options)).item()).toBeCloseTo(5, 5);
+    expect(difference(await p.grad!.data(), [0.6, 0.8], { rtol: 1e-5, atol: 0 })).toBeNull();
+    p.grad = tensor([3, Number.NaN]);
+    await expect(optim.clipGradNorm([p], 1, options)).rejects.toThrow(/finite norm, got NaN/);
+    expect([...(await p.grad!.data())]).toEqual([3, Number.NaN]);
+  });
+
   test("mistakes are named", () => {
+    expect(() => optim.getTotalNorm([tensor([1])], { normType: 0 })).toThrow(/normType > 0/);
+    expect(() => optim.clipGradValue([parameter(tensor([1]))], 1)).toThrow(/backward/);
+    expect(() => optim.clipGradNorm([parameter(tensor([1]))], -1)).toThrow(/a limit ≥ 0/);
     expect(() => new optim.AdamW([])).toThrow(/at least one parameter/);
     expect(() => new optim.AdamW([tensor([1])])).toThrow(/require a gradient/);
     expect(() => new optim.SGD([parameter(tensor([1]))], { lr: -1 })).toThrow(/lr ≥ 0/);
