@@ -78,6 +78,8 @@ export class OutOfMemoryError extends HinodeError {}
 export class QueueFullError extends HinodeError {}
 /** A checkpoint that cannot be read, written, or loaded into what it is asked to fill: the file's fault, or the disk's. */
 export class CheckpointError extends HinodeError {}
+/** A dataset that cannot be read: a worker that failed, a shard that is cut off, a table of another schema. */
+export class DataError extends HinodeError {}
 /** A kernel that breaks the rules of the kernel language: a fault of the framework or of a custom kernel. */
 export class KernelError extends HinodeError {}
 

@@ -13,6 +13,7 @@
 import { createHash } from "node:crypto";
 import { join } from "node:path";
 import { autocast, compile, deviceInfo, manualSeed, type Tensor, tensor } from "hinode";
+import { Progress } from "hinode/data";
 import { BpeTokenizer, Mm1, type Mm1Config } from "hinode/models";
 import { optim } from "hinode/nn";
 import { shuffledBatches, uniform } from "./data/batches.ts";
@@ -30,9 +31,9 @@ import {
   readOptions,
   run,
   startDevice,
+  threadsOption,
 } from "./support/cli.ts";
 import { removeWithLeftovers } from "./support/files.ts";
-import { Progress } from "./support/progress.ts";
 
 const options = readOptions("npm run mm1 -- [options]: trains a tiny MM1 to caption emoji", {
   steps: { default: 3000, min: 1, integer: true, help: "training steps" },
@@ -50,7 +51,7 @@ const options = readOptions("npm run mm1 -- [options]: trains a tiny MM1 to capt
     default: "",
     help: "an image file: the model in --out captions it, nothing is trained",
   },
-  threads: { default: 1, min: 1, integer: true, help: "threads to compute on" },
+  threads: threadsOption,
   precision: precisionOption,
   device: deviceOption,
 });
@@ -73,7 +74,7 @@ await run(async (signal) => {
     size: SIZE,
     signal,
     onProgress: (done, total) => {
-      rendering ??= new Progress("rendering emoji", total);
+      rendering ??= new Progress({ description: "rendering emoji", total });
       rendering.update(done);
     },
   });

@@ -2,6 +2,7 @@
  * @file `npm run mnist`: a two-layer perceptron learns handwritten digits; prints the accuracy on the test set.
  */
 import { autocast, compile, crossEntropy, manualSeed, noGrad, type Tensor, tensor } from "hinode";
+import { Progress } from "hinode/data";
 import { Linear, Module, optim } from "hinode/nn";
 import { shuffledBatches } from "./data/batches.ts";
 import { type LabelledImages, loadMnist } from "./data/idx.ts";
@@ -12,14 +13,15 @@ import {
   readOptions,
   run,
   startDevice,
+  threadsOption,
 } from "./support/cli.ts";
-import { Progress } from "./support/progress.ts";
 
 const options = readOptions("npm run mnist -- [options]: trains a digit classifier", {
   steps: { default: 3000, min: 1, integer: true, help: "training steps" },
   batch: { default: 128, min: 1, integer: true, help: "images per step" },
   lr: { default: 2e-3, help: "peak learning rate" },
   seed: { default: 0, integer: true, help: "seed of weights and order" },
+  threads: threadsOption,
   precision: precisionOption,
   device: deviceOption,
 });
@@ -70,7 +72,7 @@ await run(async (signal) => {
   });
 
   const batches = shuffledBatches(train.count, options.batch, options.seed);
-  const progress = new Progress("training", options.steps);
+  const progress = new Progress({ description: "training", total: options.steps });
   for (let step = 0; step < options.steps; step++) {
     signal.throwIfAborted();
     const { x, y } = pick(train, batches(step));

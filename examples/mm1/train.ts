@@ -5,10 +5,10 @@
  */
 import { access, mkdir } from "node:fs/promises";
 import { dirname } from "node:path";
+import { Progress } from "hinode/data";
 import { loadTraining, type Module, type optim, saveTraining } from "hinode/nn";
 import { Stop } from "../support/cli.ts";
 import { removeWithLeftovers } from "../support/files.ts";
-import { Progress } from "../support/progress.ts";
 
 export interface Training {
   readonly label: string;
@@ -47,7 +47,7 @@ export async function train(training: Training): Promise<Trained> {
   const { losses } = saved;
   const from = losses.length;
   if (from > 0) console.log(`${label}: goes on after step ${from}, from ${path}`);
-  const progress = new Progress(label, steps, from);
+  const progress = new Progress({ description: label, total: steps, from });
   const save = async () => {
     const extra = { settings, losses, seconds: saved.seconds + progress.seconds } satisfies Notes;
     await saveTraining(path, { model, optimizer, scaler, step: losses.length, extra });

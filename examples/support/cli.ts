@@ -1,6 +1,13 @@
 /** @file Command lines of the examples: typed options with --help, and Ctrl-C as an AbortSignal. */
 import { parseArgs } from "node:util";
-import { type AutocastOptions, DeviceError, type DeviceOptions, deviceInfo, init } from "hinode";
+import {
+  ArgumentError,
+  type AutocastOptions,
+  DeviceError,
+  type DeviceOptions,
+  deviceInfo,
+  init,
+} from "hinode";
 
 export interface Option<T extends string | number = string | number> {
   readonly default: T;
@@ -18,6 +25,14 @@ export const deviceOption = {
   default: "auto",
   choices: ["auto", "wasm", "reference", "webgpu"],
   help: "auto, wasm, reference or webgpu",
+} as const;
+
+/** Threads of the wasm device; results are the same bits for any number. */
+export const threadsOption = {
+  default: 0,
+  min: 0,
+  integer: true,
+  help: "threads of the wasm device; 0: as many as the machine has",
 } as const;
 
 /** What products are computed in: f32, or a half by autocast. Parameters are f32 either way. */
@@ -95,25 +110,24 @@ export class Stop extends Error {
 
 /** Chooses the device and says which one and why; how many threads it computes on. */
 export async function startDevice(options: { device: string; threads?: number }): Promise<number> {
-  const { device, threads = 1 } = options;
+  const { device, threads: asked = 0 } = options;
   try {
-    await init({ device: device as DeviceOptions["device"] });
+    await init({
+      device: device as DeviceOptions["device"],
+      ...(asked > 0 && { threads: asked }),
+    });
   } catch (error) {
+    if (error instanceof ArgumentError) throw new Stop(`--threads: ${error.message}`, 2);
     if (error instanceof DeviceError) throw new Stop(error.message);
     throw error;
   }
-  const { name, reason } = deviceInfo();
-  if (threads > THREADS)
-    throw new Stop(
-      `--threads: the ${name} device computes on ${THREADS} thread, got ${threads}`,
-      2,
-    );
-  console.log(`device: ${name} (${reason})`);
-  return THREADS;
+  const { name, reason, threads = 1 } = deviceInfo();
+  const count = threads > 1 ? `${threads} threads` : "1 thread";
+  if (asked > threads)
+    throw new Stop(`--threads: the ${name} device computes on ${count}, got ${asked}`, 2);
+  console.log(`device: ${name}${name === "wasm" ? `, ${count}` : ""} (${reason})`);
+  return threads;
 }
-
-/** What today's devices compute on. */
-const THREADS = 1;
 
 /** Between this and a second Ctrl-C the signal is the same key press: npm passes it on to its children once more. */
 const SAME_PRESS = 500; // ms

@@ -5,6 +5,7 @@
  */
 import { dtypes, type TypedArray } from "../../core/dtype.ts";
 import { bfloat16ToFloat, halfToFloat } from "../../core/half.ts";
+import { numel } from "../../core/shape.ts";
 import { type StoredDType, storedDTypes } from "./header.ts";
 
 /** The elements in row-major order; a view of `bytes` where type and alignment allow it. */
@@ -64,3 +65,24 @@ const converters: { readonly [S in StoredDType]?: (bytes: Uint8Array, fail: Fail
       return aligned(bytes, Uint8Array, 1);
     },
   };
+
+/** The elements of a strided view in row-major order. */
+export function gathered(
+  data: TypedArray,
+  offset: number,
+  shape: readonly number[],
+  strides: readonly number[],
+): TypedArray {
+  const out = data.slice(0, numel(shape));
+  const index = shape.map(() => 0);
+  for (let i = 0, from = offset; i < out.length; i++) {
+    out[i] = data[from];
+    for (let axis = shape.length - 1; axis >= 0; axis--) {
+      from += strides[axis];
+      if (++index[axis] < shape[axis]) break;
+      from -= strides[axis] * shape[axis];
+      index[axis] = 0;
+    }
+  }
+  return out;
+}

@@ -1,6 +1,6 @@
 /**
  * @file A model's weights in a file. A shared (tied) tensor is written once, under its first path, and read from any of its
- * paths. All that does not fit is found in the header and said in one error, before a byte of data is read; the
+ * paths, or PyTorch's names for them. All that does not fit is found in the header and said in one error, before a byte of data is read; the
  * module changes only when everything has been read.
  */
 import { isHalf } from "../../core/dtype.ts";
@@ -8,7 +8,8 @@ import { CheckpointError, describe } from "../../core/errors.ts";
 import { noGrad, realize, type Tensor } from "../../core/index.ts";
 import { formatShape, sameShape } from "../../core/shape.ts";
 import type { Module, StateDict } from "../module.ts";
-import { openSafetensors, type SafetensorsFile, saveSafetensors } from "./files.ts";
+import { saveSafetensors } from "./files.ts";
+import { openTensors, type TensorFile } from "./sharded.ts";
 
 export interface LoadModelOptions {
   /** Whether missing and unexpected names are errors (the default); a wrong shape or dtype always is. */
@@ -27,14 +28,14 @@ export function saveModel(
   return saveSafetensors(path, distinctTensors(module), { format: "pt", ...metadata });
 }
 
-/** Fills a module from a file; resolves to the names that did not match, empty unless `strict: false`. */
+/** Fills a module from a file or the index of several (`….index.json`); resolves to the names that did not match, empty unless `strict: false`. */
 export async function loadModel(
   path: string,
   module: Module,
   { strict = true, prefix = "" }: LoadModelOptions = {},
 ): Promise<{ missing: string[]; unexpected: string[] }> {
-  await using file = await openSafetensors(path);
-  const match = matchNames(module.namedTensors(), file, prefix);
+  await using file = await openTensors(path);
+  const match = matchNames(module.loadableNames(), file, prefix);
   throwMisfits(path, [match], strict, 'other names: prefix: "…"; a part: strict: false');
   await fill(file, match.pairs);
   return { missing: match.missing, unexpected: match.unexpected };
@@ -59,7 +60,7 @@ export interface Match {
 /** Compares named cells with a file's entries below `prefix`. */
 export function matchNames(
   named: Iterable<[string, Tensor]>,
-  { entries }: SafetensorsFile,
+  { entries }: TensorFile,
   prefix: string,
 ): Match {
   const names = new Map<Tensor, string[]>();
@@ -117,7 +118,7 @@ export function throwMisfits(
 }
 
 /** Reads every tensor first and assigns then: a file that fails half-way changes nothing. */
-export async function fill(file: SafetensorsFile, pairs: Match["pairs"]): Promise<void> {
+export async function fill(file: TensorFile, pairs: Match["pairs"]): Promise<void> {
   const values: Tensor[] = [];
   for (const [cell, name] of pairs) values.push(await file.tensor(name, { device: cell.device }));
   noGrad(() => {

@@ -1,30 +1,5 @@
-/**
- * @file The README's code runs: all its TypeScript blocks, one after the other, as one program. It prints what the
- * comments behind its lines promise after an arrow.
- */
-import { spawnSync } from "node:child_process";
-import { mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
-import { join, resolve } from "node:path";
-import { expect, test } from "vitest";
+/** @file The code of the pages runs as it stands there. */
+import { test } from "vitest";
+import { runDocument } from "../support/documents.ts";
 
-const root = resolve(import.meta.dirname, "../..");
-
-test("the tour in README.md runs as it stands", () => {
-  const text = readFileSync(join(root, "README.md"), "utf8");
-  const blocks = [...text.matchAll(/```ts\n([\s\S]*?)```/g)].map((m) => m[1]);
-  expect(blocks.length).toBeGreaterThan(0);
-  // Inside the package, so that "hinode" is the package itself.
-  const file = join(root, ".cache", `readme-${process.pid}.ts`);
-  mkdirSync(join(root, ".cache"), { recursive: true });
-  writeFileSync(file, blocks.join("\n"));
-  try {
-    const run = spawnSync(process.execPath, ["--conditions=source", file], { encoding: "utf8" });
-    expect(run.stderr).toBe("");
-    expect(run.status).toBe(0);
-    const promised = [...blocks.join("\n").matchAll(/\/\/.*→ (.*)$/gm)].map((m) => m[1]);
-    expect(promised.length).toBeGreaterThan(0);
-    for (const text of promised) expect(run.stdout).toContain(text);
-  } finally {
-    rmSync(file);
-  }
-});
+test("the tour in README.md", () => runDocument("README.md"));
