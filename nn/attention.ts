@@ -11,7 +11,6 @@ import {
   arange,
   attentionWeights,
   cat,
-  linear,
   logicalNot,
   logicalOr,
   scaledDotProductAttention,
@@ -20,6 +19,7 @@ import {
   where,
 } from "../core/index.ts";
 import { formatShape } from "../core/shape.ts";
+import { xavierUniform_, zeros_ } from "./init.ts";
 import { Linear } from "./linear.ts";
 import { Module } from "./module.ts";
 
@@ -102,6 +102,12 @@ export class MultiheadAttention extends Module {
       this.v = new Linear(vdim, shared, { bias });
     }
     this.out = new Linear(width, width, { bias });
+    for (const layer of [this.qkv, this.q, this.k, this.v]) if (layer) xavierUniform_(layer.weight);
+    for (const layer of this.children() as Linear[]) if (layer.bias) zeros_(layer.bias);
+  }
+
+  protected override torchNames(): Readonly<Record<string, string>> {
+    return torchNames;
   }
 
   /** Attends from `query` to `key` and `value`, which are `query` itself unless given. */
@@ -119,14 +125,17 @@ export class MultiheadAttention extends Module {
     options: AttendOptions = {},
   ): Tensor | [output: Tensor, weights: Tensor] {
     let [q, k, v] = this.#project(query, key, value); // [B, H, L, d], [B, K, S, d] twice
+    const earlier = query === key && key === value && memory?.holds(this) ? memory : null;
+    const start = earlier?.start(q.shape.at(-2)!) ?? null;
     if (this.rotary) {
-      const { positions } = options;
+      const positions = options.positions ?? start?.add(arange(q.shape.at(-2)!));
       const turn = { ...this.rotary, positions: positions && headless(positions) };
       [q, k] = [rotate(q, turn), rotate(k, turn)];
     }
-    const isCausal = options.isCausal ?? this.causal;
+    if (earlier) [k, v] = earlier.extend(this, k, v);
+    const isCausal = earlier !== null || (options.isCausal ?? this.causal);
     const dropoutP = this.dropout > 0 && this.training ? this.dropout : 0;
-    const attnMask = this.#mask(q, k, isCausal, options);
+    const attnMask = this.#mask(q, k, isCausal, options, start);
     const settings = { attnMask, isCausal: isCausal && !attnMask, dropoutP };
     const merge = (y: Tensor) => this.out.forward(y.transpose(-3, -2).flatten(-2)); // [B, L, D]
     if (!options.needWeights) {
@@ -158,20 +167,25 @@ export class MultiheadAttention extends Module {
 
   /** What the rows for queries, keys and values make of the three inputs. */
   #partsOf(qkv: Linear, inputs: readonly Tensor[], self: boolean): Tensor[] {
-    const { weight, bias } = qkv;
-    const [rows, width] = weight.shape;
-    const shared = (rows - width) / 2;
+    const width = this.out.outFeatures;
+    const shared = (qkv.outFeatures - width) / 2;
     const sizes = [width, shared, shared];
     if (self) return qkv.forward(inputs[0]).split(sizes, -1);
     const starts = [0, width, width + shared];
-    return inputs.map((x, i) => {
-      const part = (t: Tensor) => t.narrow(0, starts[i], sizes[i]);
-      return linear(x, part(weight), bias && part(bias));
-    });
+    return inputs.map((x, i) => qkv.part(x, starts[i], sizes[i]));
   }
 
-  /** All masks in one, as scaledDotProductAttention takes it; null if there is none, or the causal one alone. */
-  #mask(q: Tensor, k: Tensor, isCausal: boolean, options: AttendOptions): Tensor | null {
+  /**
+   * All masks in one, as scaledDotProductAttention takes it; null if there is none, or the causal one alone. `start`: the
+   * position of the first query among the keys, if it is not 0.
+   */
+  #mask(
+    q: Tensor,
+    k: Tensor,
+    isCausal: boolean,
+    options: AttendOptions,
+    start: Tensor | null,
+  ): Tensor | null {
     const { attnMask, keyPaddingMask } = options;
     const [L, S] = [q.shape.at(-2)!, k.shape.at(-2)!];
     const masks: Tensor[] = [];
@@ -192,14 +206,49 @@ export class MultiheadAttention extends Module {
         );
       masks.push(keyPaddingMask.unsqueeze(-2).unsqueeze(-2)); // [B, 1, 1, S]
     }
-    if (masks.length === 0) return null;
-    if (isCausal) masks.push(arange(S).gt(arange(L).unsqueeze(1)));
+    if (masks.length === 0 && !start) return null;
+    const row = arange(L).unsqueeze(1);
+    if (isCausal) masks.push(arange(S).gt(start ? row.add(start) : row));
     const bools = masks.filter((m) => m.dtype === "bool");
     const blocked = bools.length > 0 ? bools.reduce(logicalOr) : null;
     const added = masks.filter((m) => m.dtype !== "bool");
     if (added.length === 0) return logicalNot(blocked!);
     const sum = added.reduce((a, b) => a.add(b));
     return blocked ? where(blocked, -Infinity, sum) : sum;
+  }
+}
+
+/** Three biases are one in PyTorch where kdim or vdim is given: that one has no counterpart here. */
+const torchNames = {
+  "qkv.weight": "in_proj_weight",
+  "qkv.bias": "in_proj_bias",
+  "q.weight": "q_proj_weight",
+  "k.weight": "k_proj_weight",
+  "v.weight": "v_proj_weight",
+  "out.weight": "out_proj.weight",
+  "out.bias": "out_proj.bias",
+};
+
+/** Keys and values of earlier positions: kv-cache.ts has them. */
+export interface AttentionMemory {
+  /** Whether it is for this module. */
+  holds(module: MultiheadAttention): boolean;
+  /** The position (0-d) of the first of L more queries. */
+  start(L: number): Tensor;
+  /** Takes the keys and values [B, K, L, d] of new positions; gives those of all positions, [B, K, S, d], also unused ones. */
+  extend(module: MultiheadAttention, k: Tensor, v: Tensor): [k: Tensor, v: Tensor];
+}
+
+let memory: AttentionMemory | null = null;
+
+/** Runs fn, in which the self-attention of modules that `next` holds also sees the positions before. */
+export function withMemory<R>(next: AttentionMemory, fn: () => R): R {
+  const before = memory;
+  memory = next;
+  try {
+    return fn();
+  } finally {
+    memory = before;
   }
 }
 

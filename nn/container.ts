@@ -5,7 +5,7 @@
  */
 import { ArgumentError, describe } from "../core/errors.ts";
 import type { Tensor } from "../core/index.ts";
-import { Module } from "./module.ts";
+import { Module, replaceWithin } from "./module.ts";
 import { isParameter, parameter } from "./parameter.ts";
 
 /** A module from one tensor to one tensor. */
@@ -43,6 +43,10 @@ abstract class List<T> extends Module implements Iterable<T> {
 
   protected override members(): Iterable<readonly [string, unknown]> {
     return this.#items.map((item, i) => [`${i}`, item] as const);
+  }
+
+  protected override replaceIn(old: Module, next: Module): boolean {
+    return replaceWithin(this.#items, this.#items.entries(), old, next);
   }
 }
 
@@ -127,5 +131,9 @@ export class ModuleDict<M extends Module = Module> extends Module {
 
   protected override members(): Iterable<readonly [string, unknown]> {
     return this.#items;
+  }
+
+  protected override replaceIn(old: Module, next: Module): boolean {
+    return replaceWithin(this.#items, this.#items, old, next);
   }
 }

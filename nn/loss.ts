@@ -6,19 +6,27 @@
 import {
   binaryCrossEntropy,
   binaryCrossEntropyWithLogits,
+  type CTCLossOptions,
   cosineEmbeddingLoss,
   crossEntropy,
+  ctcLoss,
   gaussianNllLoss,
+  hingeEmbeddingLoss,
   huberLoss,
   klDiv,
   l1Loss,
   marginRankingLoss,
   mseLoss,
+  multilabelMarginLoss,
+  multilabelSoftMarginLoss,
+  multiMarginLoss,
   nllLoss,
   poissonNllLoss,
   smoothL1Loss,
+  softMarginLoss,
   type Tensor,
   tripletMarginLoss,
+  tripletMarginWithDistanceLoss,
 } from "../core/index.ts";
 import { Module } from "./module.ts";
 
@@ -80,9 +88,47 @@ export const BCELoss = pairLoss("BCELoss", binaryCrossEntropy);
 export const BCEWithLogitsLoss = pairLoss("BCEWithLogitsLoss", binaryCrossEntropyWithLogits);
 export const KLDivLoss = pairLoss("KLDivLoss", klDiv);
 export const PoissonNLLLoss = pairLoss("PoissonNLLLoss", poissonNllLoss);
+export const HingeEmbeddingLoss = pairLoss("HingeEmbeddingLoss", hingeEmbeddingLoss);
+export const SoftMarginLoss = pairLoss("SoftMarginLoss", softMarginLoss);
+export const MultiMarginLoss = pairLoss("MultiMarginLoss", multiMarginLoss);
+export const MultiLabelMarginLoss = pairLoss("MultiLabelMarginLoss", multilabelMarginLoss);
+export const MultiLabelSoftMarginLoss = pairLoss(
+  "MultiLabelSoftMarginLoss",
+  multilabelSoftMarginLoss,
+);
 /** Takes input, target and variance. */
 export const GaussianNLLLoss = tripleLoss("GaussianNLLLoss", gaussianNllLoss);
 export const CosineEmbeddingLoss = tripleLoss("CosineEmbeddingLoss", cosineEmbeddingLoss);
 export const MarginRankingLoss = tripleLoss("MarginRankingLoss", marginRankingLoss);
 /** Takes anchor, positive and negative. */
 export const TripletMarginLoss = tripleLoss("TripletMarginLoss", tripletMarginLoss);
+/** As TripletMarginLoss, with `distanceFunction` among the options. */
+export const TripletMarginWithDistanceLoss = tripleLoss(
+  "TripletMarginWithDistanceLoss",
+  tripletMarginWithDistanceLoss,
+);
+
+type Lengths = Parameters<typeof ctcLoss>[2];
+
+/** Connectionist temporal classification: see ctcLoss. */
+export class CTCLoss extends Module {
+  readonly options: CTCLossOptions;
+
+  constructor(options: CTCLossOptions = {}) {
+    super();
+    this.options = options;
+  }
+
+  forward(
+    logProbs: Tensor,
+    targets: Tensor,
+    inputLengths: Lengths,
+    targetLengths: Lengths,
+  ): Tensor {
+    return ctcLoss(logProbs, targets, inputLengths, targetLengths, this.options);
+  }
+
+  protected override members(): Iterable<readonly [string, unknown]> {
+    return Object.entries(this.options);
+  }
+}

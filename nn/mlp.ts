@@ -1,4 +1,4 @@
-/** @file Two-layer perceptrons, the position-wise half of a transformer block. */
+/** @file Perceptrons, plain and gated: the position-wise half of a transformer block. */
 import type { Tensor } from "../core/index.ts";
 import { Linear } from "./linear.ts";
 import { Module } from "./module.ts";
@@ -19,8 +19,8 @@ export class MLP extends Module {
   }
 }
 
-/** down(silu(gate(x)) · up(x)), without biases: [..., D] → [..., D]. https://arxiv.org/abs/2002.05202 */
-export class SwiGLU extends Module {
+/** down(activation(gate(x)) · up(x)), without biases: [..., D] → [..., D]. https://arxiv.org/abs/2002.05202 */
+abstract class GatedMLP extends Module {
   gate: Linear;
   up: Linear;
   down: Linear;
@@ -33,6 +33,22 @@ export class SwiGLU extends Module {
   }
 
   forward(x: Tensor): Tensor {
-    return this.down.forward(this.gate.forward(x).silu().mul(this.up.forward(x)));
+    return this.down.forward(this.activation(this.gate.forward(x)).mul(this.up.forward(x)));
+  }
+
+  protected abstract activation(x: Tensor): Tensor;
+}
+
+/** down(silu(gate(x)) · up(x)), without biases: [..., D] → [..., D]. */
+export class SwiGLU extends GatedMLP {
+  protected activation(x: Tensor): Tensor {
+    return x.silu();
+  }
+}
+
+/** down(gelu(gate(x)) · up(x)), without biases: [..., D] → [..., D]. */
+export class GEGLU extends GatedMLP {
+  protected activation(x: Tensor): Tensor {
+    return x.gelu();
   }
 }

@@ -31,6 +31,7 @@ import {
   type ModuleHooks,
   noHooks,
 } from "./hooks.ts";
+import { torchName } from "./names.ts";
 import { isParameter, isPersistent } from "./parameter.ts";
 import { factsOf, moduleText } from "./print.ts";
 import { extendTrail } from "./trail.ts";
@@ -107,6 +108,23 @@ export abstract class Module {
     throw new ArgumentError(describe("getSubmodule", `one of ${list(paths)}`, path));
   }
 
+  /** Puts `next` wherever this module itself has `old`; says whether it did. Steps compiled before are traced again. */
+  replaceChild(old: Module, next: Module): boolean {
+    if (activeTrace())
+      throw new TransformError(
+        describe("replaceChild", "a call outside of compile", "one that a replay would not repeat"),
+      );
+    if (!this.replaceIn(old, next)) return false;
+    // A changed object is what plans of either are valid with.
+    for (const module of [this, old]) module.#hooks = { ...module.#hooks };
+    return true;
+  }
+
+  /** As `members`: containers have their elements elsewhere. */
+  protected replaceIn(old: Module, next: Module): boolean {
+    return replaceWithin(this, Object.entries(this), old, next);
+  }
+
   /** Calls `fn` with every module, the inner ones first. */
   apply(fn: (module: Module) => void): this {
     for (const child of this.children()) child.apply(fn);
@@ -119,6 +137,33 @@ export abstract class Module {
   /** All tensors of the state dict with their paths; a shared tensor comes once per path. */
   *namedTensors(): Generator<[string, Tensor]> {
     for (const [name, t] of this.#allTensors()) if (isPersistent(t)) yield [name, t];
+  }
+
+  /**
+   * Every name under which a state dict may have a tensor of this module: its path, then PyTorch's for it, if that is
+   * another ("norm.runningMean", "norm.running_mean").
+   */
+  *loadableNames(): Generator<[string, Tensor]> {
+    for (const [path, other, t] of this.#stateNames()) {
+      yield [path, t];
+      if (other !== path) yield [other, t];
+    }
+  }
+
+  *#stateNames(): Generator<[path: string, torchs: string, t: Tensor]> {
+    const modules = new Map(this.namedModules());
+    const own = (prefix: string) => modules.get(prefix)?.torchNames();
+    const all = [...this.namedTensors()];
+    const paths = new Set(all.map(([path]) => path));
+    for (const [path, t] of all) {
+      const other = torchName(path, own);
+      yield [path, paths.has(other) ? path : other, t]; // A name is one tensor's.
+    }
+  }
+
+  /** PyTorch's names, below this module, for those paths where they are not the same in snake case. */
+  protected torchNames(): Readonly<Record<string, string>> {
+    return {};
   }
 
   *#allTensors(): Generator<[string, Tensor]> {
@@ -215,7 +260,8 @@ export abstract class Module {
   }
 
   /**
-   * Assigns every tensor from `state`; gives the names that did not match, none unless `strict: false`.
+   * Assigns every tensor from `state`, where it has its path or PyTorch's name for it ("running_mean", "in_proj_weight");
+   * gives the names that did not match, none unless `strict: false`.
    * @throws ArgumentError that lists all missing and unexpected names (unless `strict: false`), ShapeError that lists
    *   every tensor of another shape or dtype. Nothing is assigned when it throws.
    */
@@ -223,21 +269,25 @@ export abstract class Module {
     state: StateDict,
     options: { strict?: boolean } = {},
   ): { missing: string[]; unexpected: string[] } {
-    const own = new Map(this.namedTensors());
-    const missing = [...own.keys()].filter((name) => !Object.hasOwn(state, name));
-    const unexpected = Object.keys(state).filter((name) => !own.has(name));
+    const has = (key: string) => Object.hasOwn(state, key);
+    const own = [...this.#stateNames()].map(
+      ([name, other, t]) => [name, t, has(name) ? name : other] as const,
+    );
+    const missing = own.filter(([, , key]) => !has(key)).map(([name]) => name);
+    const known = new Set(own.map(([, , key]) => key));
+    const unexpected = Object.keys(state).filter((key) => !known.has(key));
     if ((options.strict ?? true) && missing.length + unexpected.length > 0)
       throw new ArgumentError(
         describe(
           "loadStateDict",
-          `the names of ${this.constructor.name}'s ${own.size} tensors`,
+          `the names of ${this.constructor.name}'s ${own.length} tensors`,
           `missing: ${list(missing)}; unexpected: ${list(unexpected)}`,
           "strict: false loads what fits by name",
         ),
       );
-    const matching = [...own].filter(([name]) => Object.hasOwn(state, name));
+    const matching = own.filter(([, , key]) => has(key));
     const misfits = matching.filter(
-      ([name, t]) => !sameShape(t.shape, state[name].shape) || t.dtype !== state[name].dtype,
+      ([, t, key]) => !sameShape(t.shape, state[key].shape) || t.dtype !== state[key].dtype,
     );
     if (misfits.length > 0) {
       const type = (t: Tensor) => `${t.dtype}${formatShape(t.shape)}`;
@@ -245,12 +295,12 @@ export abstract class Module {
         describe(
           "loadStateDict",
           misfits.map(([name, t]) => `${name}: ${type(t)}`).join(", "),
-          misfits.map(([name]) => type(state[name])).join(", "),
+          misfits.map(([, , key]) => type(state[key])).join(", "),
         ),
       );
     }
     noGrad(() => {
-      for (const [name, t] of matching) t.assign(state[name]);
+      for (const [, t, key] of matching) t.assign(state[key]);
     });
     return { missing, unexpected };
   }
@@ -366,6 +416,29 @@ function entriesOf(value: object): Iterable<[unknown, unknown]> {
   if (Array.isArray(value) || value instanceof Map) return value.entries();
   const prototype = Object.getPrototypeOf(value);
   return prototype === Object.prototype || prototype === null ? Object.entries(value) : [];
+}
+
+/** Puts `next` in place of `old` in a module, array, map or plain object with these entries, and in those inside. */
+export function replaceWithin(
+  holder: object,
+  entries: Iterable<readonly [unknown, unknown]>,
+  old: Module,
+  next: Module,
+  seen = new Set<object>(),
+): boolean {
+  let found = false;
+  for (const [key, value] of [...entries]) {
+    if (value === old) {
+      if (holder instanceof Map) holder.set(key, next);
+      else (holder as Record<string, unknown>)[key as string] = next;
+      found = true;
+    } else if (typeof value === "object" && value !== null && !(value instanceof Module)) {
+      if (seen.has(value)) continue;
+      seen.add(value);
+      if (replaceWithin(value, entriesOf(value), old, next, seen)) found = true;
+    }
+  }
+  return found;
 }
 
 function* once(

@@ -41,12 +41,13 @@ export class RMSNorm extends Module {
   readonly shape: readonly number[];
   readonly eps: number;
 
+  /** `eps` is 2⁻²³, f32's, unless given. */
   constructor(
     shape: number | readonly number[],
     options: { eps?: number; elementwiseAffine?: boolean } = {},
   ) {
     super();
-    const { eps = 1e-6, elementwiseAffine = true } = options;
+    const { eps = 2 ** -23, elementwiseAffine = true } = options;
     this.shape = typeof shape === "number" ? [shape] : [...shape];
     this.weight = elementwiseAffine ? ones([...this.shape]) : null;
     this.eps = eps;

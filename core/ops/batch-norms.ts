@@ -16,8 +16,8 @@ import { moments } from "./reductions.ts";
 export interface BatchNormOptions {
   /** Normalise with the batch's statistics and update the running ones; otherwise use the running ones. */
   training?: boolean;
-  /** The share of the new statistics in the running ones; 0.1 by default. */
-  momentum?: number;
+  /** The share of the new statistics in the running ones, a number or 0-d; 0.1 by default. */
+  momentum?: number | Tensor;
   eps?: number;
 }
 
@@ -61,8 +61,8 @@ export function batchNorm(
   const { mean, centred, variance } = moments(n, axes, 0);
   const running = (old: Tensor, fresh: Node): void => {
     const before = perChannel("batchNorm", n, old);
-    const share = lit(before, momentum);
-    const next = g.add(g.mul(before, lit(before, 1 - momentum)), g.mul(g.detach(fresh), share));
+    const [share, rest] = shares(before, momentum);
+    const next = g.add(g.mul(before, rest), g.mul(g.detach(fresh), share));
     noGrad(() => old.assign(fromNode(g.detach(next))));
   };
   const scale = rsqrt(g.add(kept(variance, axes, n), lit(n, eps)));
@@ -143,6 +143,13 @@ function channels(op: string, x: Tensor, rank: number): Node {
   if (n.shape.length < rank)
     throw new ShapeError(describe(op, `[N, C${rank > 2 ? ", L" : ""}, *]`, describeNode(n)));
   return n;
+}
+
+/** The share of the new and that of the old. */
+function shares(like: Node, momentum: number | Tensor): [share: Node, rest: Node] {
+  if (typeof momentum === "number") return [lit(like, momentum), lit(like, 1 - momentum)];
+  const share = g.cast(floatNode("batchNorm", momentum), like.dtype);
+  return [share, g.sub(lit(like, 1), share)];
 }
 
 function perChannel(op: string, n: Node, t: Tensor): Node {

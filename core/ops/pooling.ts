@@ -14,7 +14,7 @@ import { gradients } from "../transform/vjp.ts";
 import { along } from "./axes.ts";
 import { type PerAxis, perAxis, windows } from "./convolution.ts";
 import type { ValuesAndIndices } from "./extrema.ts";
-import { describeNode, inFloat32, inWide, isHalfTensor, nodeOf } from "./promotion.ts";
+import { describeNode, inFloat32, isHalfTensor, nodeOf } from "./promotion.ts";
 
 export interface PoolOptions {
   /** Step between windows (default: the kernel's size). */
@@ -98,38 +98,6 @@ export function avgPool3d(input: Tensor, kernelSize: PerAxis, options?: AvgPoolO
   return avgPool("avgPool3d", 3, input, kernelSize, options);
 }
 
-/** Means over `outputSize` bins [⌊i·L/out⌋, ⌈(i+1)·L/out⌉) of [*, L]; null keeps an axis. */
-export function adaptiveAvgPool1d(input: Tensor, outputSize: AdaptiveSize): Tensor {
-  return adaptive("adaptiveAvgPool1d", 1, input, outputSize, meanOfBins);
-}
-
-/** Means over bins of [*, H, W]; see adaptiveAvgPool1d. */
-export function adaptiveAvgPool2d(input: Tensor, outputSize: AdaptiveSize): Tensor {
-  return adaptive("adaptiveAvgPool2d", 2, input, outputSize, meanOfBins);
-}
-
-/** Means over bins of [*, D, H, W]; see adaptiveAvgPool1d. */
-export function adaptiveAvgPool3d(input: Tensor, outputSize: AdaptiveSize): Tensor {
-  return adaptive("adaptiveAvgPool3d", 3, input, outputSize, meanOfBins);
-}
-
-/** Maxima over bins of [*, L]; see adaptiveAvgPool1d. Equal ones share the gradient. */
-export function adaptiveMaxPool1d(input: Tensor, outputSize: AdaptiveSize): Tensor {
-  return adaptive("adaptiveMaxPool1d", 1, input, outputSize, maxOfBins);
-}
-
-/** Maxima over bins of [*, H, W]; see adaptiveAvgPool1d. Equal ones share the gradient. */
-export function adaptiveMaxPool2d(input: Tensor, outputSize: AdaptiveSize): Tensor {
-  return adaptive("adaptiveMaxPool2d", 2, input, outputSize, maxOfBins);
-}
-
-/** Maxima over bins of [*, D, H, W]; see adaptiveAvgPool1d. Equal ones share the gradient. */
-export function adaptiveMaxPool3d(input: Tensor, outputSize: AdaptiveSize): Tensor {
-  return adaptive("adaptiveMaxPool3d", 3, input, outputSize, maxOfBins);
-}
-
-export type AdaptiveSize = number | null | readonly (number | null)[];
-
 // --- windows --------------------------------------------------------------------------------------------------------
 
 interface Pool {
@@ -179,7 +147,8 @@ function prepare(
   return { x, leading, kernel, stride: steps, dilation: gaps, lo: pads, hi, padding: pads };
 }
 
-function spatial(op: string, rank: number, input: Tensor): Node {
+/** A float tensor with `rank` axes at least. */
+export function spatial(op: string, rank: number, input: Tensor): Node {
   const n = nodeOf(op, input);
   if (n.shape.length < rank + 1 || n.shape.length > rank + 2)
     throw new ShapeError(
@@ -276,65 +245,3 @@ function avgPool(
   }
   return restored(g.div(total, count), pool);
 }
-
-// --- bins -----------------------------------------------------------------------------------------------------------
-
-type OfBins = (x: Node, axis: number, size: number) => Node;
-
-function adaptive(
-  op: string,
-  rank: number,
-  input: Tensor,
-  size: AdaptiveSize,
-  ofBins: OfBins,
-): Tensor {
-  let n = spatial(op, rank, input);
-  const sizes = Array.isArray(size)
-    ? size
-    : Array.from({ length: rank }, () => size as number | null);
-  if (sizes.length !== rank || sizes.some((s) => s !== null && !(Number.isInteger(s) && s >= 1)))
-    throw new ArgumentError(
-      describe(op, `a positive size or null for ${rank} axes`, JSON.stringify(size)),
-    );
-  for (let i = 0; i < rank; i++) {
-    const axis = n.shape.length - rank + i;
-    const wanted = sizes[i] ?? n.shape[axis];
-    if (wanted !== n.shape[axis]) n = inWide((m) => ofBins(m, axis, wanted), n);
-  }
-  return fromNode(n);
-}
-
-/** [size, length] of bools: does the bin hold the element? */
-function bins(length: number, size: number): Node {
-  const i = g.reshape(g.iota(size), [size, 1]);
-  const j = g.iota(length);
-  const of = (v: number) => constant(v, "i32");
-  const start = g.idiv(g.mul(i, of(length)), of(size));
-  const end = g.idiv(g.add(g.mul(g.add(i, of(1)), of(length)), of(size - 1)), of(size));
-  return g.and(g.le(start, j), g.lt(j, end));
-}
-
-/** x with `axis` last and a bin axis of 1 before it, and the way back. */
-function binned(x: Node, axis: number): { lined: Node; back(y: Node): Node } {
-  const order = x.shape.map((_, i) => i).filter((i) => i !== axis);
-  const turned = g.permute(x, [...order, axis]);
-  const lined = g.reshape(turned, [...turned.shape.slice(0, -1), 1, x.shape[axis]]);
-  const inverse = x.shape.map((_, i) => (i === axis ? order.length : order.indexOf(i)));
-  return { lined, back: (y) => g.permute(y, inverse) };
-}
-
-const meanOfBins: OfBins = (x, axis, size) => {
-  const { lined, back } = binned(x, axis);
-  const member = bins(x.shape[axis], size);
-  const last = lined.shape.length - 1;
-  const total = g.sum(g.where(member, lined, g.scalarLike(x, 0)), [last]);
-  return back(g.div(total, g.sum(g.cast(member, x.dtype), [1])));
-};
-
-const maxOfBins: OfBins = (x, axis, size) => {
-  const { lined, back } = binned(x, axis);
-  const last = lined.shape.length - 1;
-  return back(
-    g.amax(g.where(bins(x.shape[axis], size), lined, g.scalarLike(x, -Infinity)), [last]),
-  );
-};

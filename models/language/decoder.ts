@@ -38,17 +38,17 @@ export class LanguageModel extends Module {
       { length: depth },
       () =>
         new TransformerBlock({
-          norm1: new RMSNorm(width),
+          norm1: new RMSNorm(width, { eps: 1e-6 }),
           attention: new MultiheadAttention(width, heads, {
             causal: true,
             rotary: true,
             bias: false,
           }),
-          norm2: new RMSNorm(width),
+          norm2: new RMSNorm(width, { eps: 1e-6 }),
           feedForward: new SwiGLU(width, hidden),
         }),
     );
-    this.norm = new RMSNorm(width);
+    this.norm = new RMSNorm(width, { eps: 1e-6 });
     this.head = new Linear(width, vocabulary, { bias: false });
   }
 

@@ -15,6 +15,8 @@ onEachDevice("loss modules", () => {
 
   const sum = { reduction: "sum" } as const;
   const weight = () => tensor([1, 2, 3]);
+  const labels = () => tensor([[0, -1, 0], [2, 1, -1], [1, -1, -1], [0, 2, -1]], { dtype: "i32" }); // biome-ignore format: rows
+  const twoLabels = () => tensor([1, 0], { dtype: "i32" });
   const cases: [string, () => [Tensor, Tensor]][] = [
     [
       "CrossEntropyLoss",
@@ -79,6 +81,55 @@ onEachDevice("loss modules", () => {
       () => [
         new nn.TripletMarginLoss({ swap: true }).forward(a, b, p),
         nn.tripletMarginLoss(a, b, p, { swap: true }),
+      ],
+    ],
+    [
+      "HingeEmbeddingLoss",
+      () => [
+        new nn.HingeEmbeddingLoss({ margin: 2 }).forward(a.select(1, 0), signs),
+        nn.hingeEmbeddingLoss(a.select(1, 0), signs, { margin: 2 }),
+      ],
+    ],
+    [
+      "SoftMarginLoss",
+      () => [
+        new nn.SoftMarginLoss(sum).forward(a.select(1, 0), signs),
+        nn.softMarginLoss(a.select(1, 0), signs, sum),
+      ],
+    ],
+    [
+      "MultiMarginLoss",
+      () => [
+        new nn.MultiMarginLoss({ p: 2, weight: weight() }).forward(a, classes),
+        nn.multiMarginLoss(a, classes, { p: 2, weight: weight() }),
+      ],
+    ],
+    [
+      "MultiLabelMarginLoss",
+      () => [
+        new nn.MultiLabelMarginLoss(sum).forward(a, labels()),
+        nn.multilabelMarginLoss(a, labels(), sum),
+      ],
+    ],
+    [
+      "MultiLabelSoftMarginLoss",
+      () => [
+        new nn.MultiLabelSoftMarginLoss({ weight: weight() }).forward(a, p),
+        nn.multilabelSoftMarginLoss(a, p, { weight: weight() }),
+      ],
+    ],
+    [
+      "TripletMarginWithDistanceLoss",
+      () => [
+        new nn.TripletMarginWithDistanceLoss({ margin: 2 }).forward(a, b, p),
+        nn.tripletMarginWithDistanceLoss(a, b, p, { margin: 2 }),
+      ],
+    ],
+    [
+      "CTCLoss",
+      () => [
+        new nn.CTCLoss({ blank: 2 }).forward(a.logSoftmax(1), twoLabels(), [4], [2]),
+        nn.ctcLoss(a.logSoftmax(1), twoLabels(), [4], [2], { blank: 2 }),
       ],
     ],
   ];

@@ -65,6 +65,43 @@ onEachDevice("max pooling with indices", () => {
     expect(await indices.flatten().tolist()).toEqual([13, 14, 16, 17, 22, 23, 25, 26]);
   });
 
+  test("of bins: the first in the order of memory, also of nothing but -∞", async () => {
+    await fc.assert(
+      fc.asyncProperty(
+        fc.tuple(fc.integer({ min: 1, max: 7 }), fc.integer({ min: 1, max: 7 })),
+        fc.tuple(fc.integer({ min: 1, max: 8 }), fc.integer({ min: 1, max: 8 })),
+        fc.infiniteStream(fc.constantFrom(-Infinity, -1, 0, 2)),
+        async ([height, width], size, numbers) => {
+          const x = build([1, height, width], () => numbers.next().value!);
+          const pooled = h.adaptiveMaxPool2d(make(x), size, { returnIndices: true });
+          const [values, indices] = [await pooled.values.data(), await pooled.indices.data()];
+          for (let i = 0; i < size[0] * size[1]; i++) {
+            const [r, c] = [Math.floor(i / size[1]), i % size[1]];
+            const bin = (j: number, length: number, count: number) => [
+              Math.floor((j * length) / count),
+              Math.ceil(((j + 1) * length) / count),
+            ];
+            const [top, bottom] = bin(r, height, size[0]);
+            const [left, right] = bin(c, width, size[1]);
+            let want = top * width + left;
+            for (let row = top; row < bottom; row++)
+              for (let column = left; column < right; column++)
+                if (x.data[row * width + column] > x.data[want]) want = row * width + column;
+            expect([indices[i], values[i]]).toEqual([want, x.data[want]]);
+          }
+        },
+      ),
+      numRuns(40),
+    );
+    const ties = make(
+      build([1, 4], ([, c]) => [3, 3, 1, 1][c]),
+      "f32",
+      true,
+    );
+    h.adaptiveMaxPool1d(ties, 2).sum().backward();
+    await expectTensor(ties.grad!, { shape: [1, 4], data: [1, 0, 1, 0] });
+  });
+
   test("maxUnpool puts the maxima back", async () => {
     const x = tensor([
       [
