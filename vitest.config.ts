@@ -8,6 +8,9 @@ if (process.env.HINODE_GPU !== "hardware") Object.assign(process.env, swiftshade
 process.env.HINODE_SEED ??= process.env.CI ? "1" : String(Date.now() % 1_000_000_000);
 console.log(`HINODE_SEED=${process.env.HINODE_SEED} repeats the random cases of this run`);
 
+// Two processes already share the machine; test/wasm/threads.test.ts makes its threads itself.
+process.env.HINODE_THREADS ??= "1";
+
 export default defineConfig({
   resolve: { conditions: ["source"] },
   ssr: { resolve: { conditions: ["source"] } },

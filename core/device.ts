@@ -320,6 +320,11 @@ export interface DeviceOptions extends AdapterOptions {
   budget?: number;
   /** Address width of the generated WebAssembly; 64 serves budgets above 4 GiB. */
   address?: 32 | 64;
+  /**
+   * wasm: threads to compute on, with the caller's own; results are the same for any number. Default: HINODE_THREADS, else
+   * all that the machine runs at once. Pages have one unless they are cross-origin isolated.
+   */
+  threads?: number;
   /** webgpu: forms of matrix products that were measured on its adapter (`npm run tune:gpu`, deviceInfo().tiles). */
   tiles?: Tiles;
   /**
@@ -333,6 +338,8 @@ export interface DeviceInfo {
   readonly name: DeviceName;
   /** Why it is this one, in a line. */
   readonly reason: string;
+  /** wasm: threads that it computes on, the caller's own among them. */
+  readonly threads?: number;
   /** webgpu: the adapter, and the limits and optional features that its device has. */
   readonly adapter?: AdapterInfo;
   readonly limits?: Readonly<Record<string, number>>;
@@ -356,7 +363,8 @@ export function registerDevice(device: Device): void {
 }
 
 /** The device of a name; made when it is first asked for, except that GPUs are found by init(). */
-export function deviceNamed(name: DeviceName, { budget, address }: DeviceOptions = {}): Device {
+export function deviceNamed(name: DeviceName, options: DeviceOptions = {}): Device {
+  const { budget, address, threads } = options;
   const known = made.get(name);
   if (known) return known;
   if (name === "webgpu")
@@ -375,7 +383,11 @@ export function deviceNamed(name: DeviceName, { budget, address }: DeviceOptions
   const backend =
     name === "reference"
       ? new ReferenceBackend()
-      : new WasmBackend({ ...(budget && { budget }), ...(address && { address }) });
+      : new WasmBackend({
+          ...(budget && { budget }),
+          ...(address && { address }),
+          ...(threads !== undefined && { threads }),
+        });
   const device = new Device(backend);
   made.set(name, device);
   return device;
@@ -397,6 +409,7 @@ export function setDefaultDevice(name: DeviceName | "auto"): void {
 export function deviceInfo(): DeviceInfo {
   const { device, reason } = chosen ?? choose({});
   const { name, backend } = device;
+  if (backend instanceof WasmBackend) return { name, reason, threads: backend.threadCount };
   if (!(backend instanceof WebGpuBackend)) return { name, reason };
   return { name, reason, ...backend.describe() };
 }
@@ -411,13 +424,14 @@ function hardware(): Device | null {
 }
 
 function choose(options: DeviceOptions): { readonly device: Device; readonly reason: string } {
-  const { device: wanted = "auto", budget, address } = options;
+  const { device: wanted = "auto", budget, address, threads } = options;
   const name = wanted !== "auto" ? wanted : hardware() ? "webgpu" : "wasm";
-  if (name !== "webgpu" && made.has(name) && (budget !== undefined || address !== undefined))
+  const settings = [budget, address, threads];
+  if (name !== "webgpu" && made.has(name) && settings.some((x) => x !== undefined))
     throw new DeviceError(
       describe(
         "init",
-        `budget and address before the first tensor on ${name}`,
+        `budget, address and threads before the first tensor on ${name}`,
         "a device that exists",
         "call init() at the start of the program",
       ),
@@ -491,5 +505,9 @@ export async function init(options: DeviceOptions = {}): Promise<Device> {
       noGpu = error.message.split("\n")[0];
     }
   }
-  return choose(options).device;
+  const opened = choose(options).device;
+  // Who asks for threads is told by deviceInfo() how many there are.
+  if (options.threads !== undefined && opened.backend instanceof WasmBackend)
+    await opened.backend.ready();
+  return opened;
 }

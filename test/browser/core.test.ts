@@ -60,7 +60,7 @@ describe.skipIf(noBrowser)(`the core in Chromium${noBrowser ? `: ${noBrowser}` :
   test.concurrent("on wasm", { timeout: 300_000 }, () =>
     run(
       { HINODE_TEST_DEVICES: "wasm", isolated: true, ...seeds },
-      "^(golden|graph|nn|ops|runtime|transform)/|environment",
+      "^(golden|graph|nn|ops|runtime|transform)/|environment|threads",
       `^(?!.*(${nodeOnly}))`,
       2000,
     ),
@@ -78,7 +78,7 @@ describe.skipIf(noBrowser)(`the core in Chromium${noBrowser ? `: ${noBrowser}` :
   test("without cross-origin isolation", { timeout: 300_000 }, () =>
     run(
       { HINODE_TEST_DEVICES: "wasm", isolated: false, ...seeds },
-      "^transform/|ops/(elementwise|matmul|random)|environment",
+      "^transform/|ops/(elementwise|matmul|random)|environment|threads",
       "",
       500,
     ),

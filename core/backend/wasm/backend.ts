@@ -2,7 +2,9 @@
  * @file The CPU device: plans become WebAssembly programs over one linear memory (arena.ts) that holds every storage,
  * the scratch that all plans share (they run one after another), and their argument blocks.
  */
+
 import { type DType, dtypes, fromStored, type TypedArray, toStored } from "../../dtype.ts";
+import { OutOfMemoryError } from "../../errors.ts";
 import { exactJson } from "../../graph/node.ts";
 import type { Storage } from "../../graph/primitives.ts";
 import { attentionOnCpu } from "../../kernel/attention.ts";
@@ -12,8 +14,10 @@ import type { Claims } from "../../schedule/simplify.ts";
 import type { Backend, CanonicalGraph, Executable } from "../backend.ts";
 import { cpuRun, type KernelTime, observer } from "../observe.ts";
 import { Arena } from "./arena.ts";
-import { detectRelaxed, instantiate } from "./module.ts";
-import { type Compiled, type Host, Program } from "./program.ts";
+import { threadCount, widenRegisters } from "./engine.ts";
+import { type BoundKernel, detectRelaxed, instantiate } from "./module.ts";
+import { type Host, Program } from "./program.ts";
+import { Threads } from "./threads.ts";
 
 export interface WasmOptions {
   /** Most bytes that storages, plans and scratch may take together. */
@@ -24,7 +28,16 @@ export interface WasmOptions {
   readonly claims?: Claims;
   /** Fused multiply-add where the engine has relaxed SIMD (default: if it has). */
   readonly relaxed?: boolean;
+  /** Threads to compute on, with the caller's own (default: HINODE_THREADS, else all that the machine has). */
+  readonly threads?: number;
+  /** Nanoseconds of work that are worth another thread. */
+  readonly grain?: number;
+  /** Milliseconds after which a thread that does not end its part counts as dead. */
+  readonly patience?: number;
 }
+
+/** Waking a thread takes up to 60 µs. */
+const defaultGrain = 60_000;
 
 /** Memory that all programs share, as large as the most demanding one so far. */
 interface Block {
@@ -46,9 +59,12 @@ export class WasmBackend implements Backend, Host {
   private readonly address: 32 | 64;
   private readonly relaxed: boolean;
   private readonly claims: Claims;
-  private readonly kernels = new Map<string, Compiled>();
+  private readonly kernels = new Map<string, BoundKernel>();
   private readonly scratch: Block = { address: 0, bytes: 0 };
-  private readonly locals: Block = { address: 0, bytes: 0 };
+  private readonly localsBlock: Block = { address: 0, bytes: 0 };
+  readonly threads: Threads | null;
+  readonly grain: number;
+  locals = { address: 0, stride: 0, threads: 1 };
   /** Argument blocks of programs that were collected. */
   private readonly retired = new FinalizationRegistry<readonly number[]>((blocks) => {
     for (const block of blocks) this.arena.free(block);
@@ -59,8 +75,27 @@ export class WasmBackend implements Backend, Host {
   constructor(options: WasmOptions = {}) {
     this.address = options.address ?? 32;
     this.claims = options.claims ?? attentionOnCpu;
+    widenRegisters();
     this.relaxed = options.relaxed ?? detectRelaxed();
-    this.arena = new Arena({ address: this.address, budget: options.budget });
+    this.grain = options.grain ?? defaultGrain;
+    const count = threadCount(options.threads);
+    const arena = { address: this.address, budget: options.budget };
+    this.arena = (count > 1 && sharedArena(arena)) || new Arena(arena);
+    const { memory } = this.arena;
+    const shared = count > 1 && !(memory.buffer instanceof ArrayBuffer);
+    const { patience } = options;
+    this.threads = shared ? new Threads({ count, memory, address: this.address, patience }) : null;
+  }
+
+  /** Starts the threads now, not with the first work that is worth them; resolves with how many will take part in it. */
+  async ready(): Promise<number> {
+    await this.threads?.ready();
+    return this.threadCount;
+  }
+
+  /** Threads that kernels are computed on, the caller's own among them. */
+  get threadCount(): number {
+    return this.threads?.alive ?? 1;
   }
 
   prepare(graph: CanonicalGraph): Executable {
@@ -79,7 +114,7 @@ export class WasmBackend implements Backend, Host {
       scratchBytes: plan.scratchBytes,
       run: (inputs, words, donate) => {
         this.grow(this.scratch, plan.scratchBytes);
-        this.grow(this.locals, program.localsBytes);
+        this.growLocals(program.localsBytes);
         const outputs: WasmStorage[] = [];
         try {
           for (const [i, bytes] of sizes.entries()) {
@@ -129,9 +164,14 @@ export class WasmBackend implements Backend, Host {
     return { liveBytes: this.arena.liveBytes, reservedBytes: this.arena.reservedBytes };
   }
 
+  /** Ends the threads; what is asked for later is computed by the caller's own. */
+  destroy(): void {
+    this.threads?.destroy();
+  }
+
   // --- Host ---
 
-  compile(kernels: readonly Kernel[]): Compiled[] {
+  compile(kernels: readonly Kernel[]): BoundKernel[] {
     const keys = kernels.map((k) => exactJson({ ...k, name: "", flops: 0 }));
     const fresh = new Map<string, Kernel>();
     keys.forEach((key, i) => {
@@ -177,16 +217,31 @@ export class WasmBackend implements Backend, Host {
     return this.view;
   }
 
-  localsAddress(): number {
-    return this.locals.address;
-  }
-
   pointer(address: number): number | bigint {
     return this.address === 64 ? BigInt(address) : address;
   }
 
   private storage(bytes: number): WasmStorage {
     return { bytes, address: this.arena.allocate(bytes), freed: false };
+  }
+
+  /** Scratch for as many threads as there are, or for one if there is no room for more. */
+  private growLocals(bytes: number): void {
+    // A line more than is used, so that no two threads write to one.
+    const stride = Math.max(this.locals.stride, Math.ceil(bytes / 64) * 64 + 64);
+    const { threads } = this;
+    if (stride === this.locals.stride) return;
+    let count = threads?.count ?? 1;
+    // If there is no room, what was freed must not be used.
+    this.locals = { address: 0, stride: 0, threads: 1 };
+    try {
+      this.grow(this.localsBlock, count * stride);
+    } catch (error) {
+      if (count === 1 || !(error instanceof OutOfMemoryError)) throw error;
+      count = 1;
+      this.grow(this.localsBlock, stride);
+    }
+    this.locals = { address: this.localsBlock.address, stride, threads: count };
   }
 
   /** A block that could not be had leaves an empty one, so that what was freed is never used again. */
@@ -196,5 +251,15 @@ export class WasmBackend implements Backend, Host {
     block.bytes = 0;
     block.address = this.arena.allocate(bytes);
     block.bytes = bytes;
+  }
+}
+
+/** Null where the system does not give a shared memory of the largest size. */
+function sharedArena(options: { address: 32 | 64; budget?: number }): Arena | null {
+  try {
+    return new Arena({ ...options, shared: true });
+  } catch (error) {
+    if (error instanceof RangeError) return null;
+    throw error;
   }
 }

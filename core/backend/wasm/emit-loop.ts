@@ -11,16 +11,21 @@ import { apply, type Expr, i32x4, isTrivial, local } from "./emit-expr.ts";
 type Loop = Extract<Stmt, { k: "loop" }>;
 type EmitBody = (body: readonly Stmt[]) => void;
 
-/** Copies of a vector loop's body when the kernel gives no hint: short bodies gain most, long ones fill registers. */
-function defaultCopies(body: readonly Stmt[]): number {
+/**
+ * Copies of a vector loop's body when the kernel gives no hint: short bodies gain most, long ones fill registers. Where a
+ * function is called there is one: the call is most of the time, and V8's revectorizer (engine.ts) fails at two side by side.
+ */
+function copiesFor({ body, unroll }: Loop): number {
   let cost = 0;
+  let calls = false;
   const seen = new Set<Value>();
   const value = (v: Value): void => {
     if (seen.has(v)) return;
     seen.add(v);
     cost += v.k === "threefry" ? 100 : 1;
     if (v.k === "op") {
-      if (/^(exp|log|sin|cos|tanh|erf|pow|rem|idiv)$/.test(v.op)) cost += 20;
+      if (/^(exp|log|sin|cos|tanh|erf|idiv)$/.test(v.op)) cost += 20;
+      if (v.op === "pow" || v.op === "rem") calls = true;
       v.args.forEach(value);
     } else if (v.k === "select") {
       value(v.a);
@@ -28,10 +33,12 @@ function defaultCopies(body: readonly Stmt[]): number {
     }
   };
   for (const s of body) {
-    if (s.k === "loop" || s.k === "if" || s.k === "position") return 1;
+    if (s.k === "loop" || s.k === "if" || s.k === "position") return Math.max(1, unroll ?? 1);
     if ("value" in s) value(s.value);
     if (s.k === "update" && s.times) value(s.times);
   }
+  if (calls) return 1;
+  if (unroll) return unroll;
   return cost <= 20 ? 4 : cost <= 45 ? 2 : 1;
 }
 
@@ -80,7 +87,7 @@ export function serialLoop(ctx: Context, s: Loop, emit: EmitBody): void {
 export function vectorLoop(ctx: Context, s: Loop, emit: EmitBody): void {
   if (ctx.lanes) ctx.fail("a vector loop inside a vector loop");
   const extent = substitute(s.extent, ctx.env);
-  const wanted = Math.max(1, s.unroll ?? defaultCopies(s.body));
+  const wanted = copiesFor(s);
   const piece = (lanes: Lanes): void => {
     ctx.lanes = lanes;
     ctx.block(() => emit(s.body));

@@ -3,7 +3,8 @@
  * loops, accumulators and index arithmetic are in emit-*.ts, transcendental functions in math*.ts.
  *
  * Each kernel is `k<i>(begin: i32, end: i32, args: address)`. args points at: +0 u64 scratch address, +8 u32 error flag
- * (1 + number of the failing position), +12 i32 the index that failed, +16 u64 per buffer, then u32 per scalar.
+ * (1 + number of the failing position; the first failure stays), +12 i32 the index that failed, +16 u64 per buffer, then
+ * u32 per scalar.
  * A vector loop is lane-parallel code for uniform control flow, as ispc compiles it (Pharr & Mark 2012).
  */
 import type { Kernel, Stmt } from "../../kernel/ir.ts";
@@ -203,6 +204,10 @@ class KernelEmitter {
     const { fn, args } = this.ctx;
     const bad = lane("i32x4.extract_lane", l, outside);
     fn.push(active === true ? bad : apply("i32.and", bad, active));
+    fn.push(args);
+    fn.code.memory("i32.load", 8);
+    fn.code.op("i32.eqz");
+    fn.code.op("i32.and");
     fn.code.open("if");
     fn.push(args);
     fn.push(i32(code));

@@ -2,6 +2,7 @@
 import type { Kernel } from "../../kernel/ir.ts";
 import { assemble, Code, compileModule, type FunctionSource } from "./assembler.ts";
 import { emitKernels } from "./emit.ts";
+import type { Unit } from "./threads.ts";
 
 export interface InstantiateOptions {
   readonly address: 32 | 64;
@@ -13,6 +14,9 @@ export interface BoundKernel {
   readonly run: (begin: number, end: number, args: number | bigint) => void;
   /** Bytes of the thread-private area whose address stands in the argument block. */
   readonly scratchBytes: number;
+  /** The module that it is in, and its number there. */
+  readonly unit: Unit;
+  readonly index: number;
 }
 
 const isShared = (memory: WebAssembly.Memory): boolean =>
@@ -24,10 +28,13 @@ export function instantiate(
   options: InstantiateOptions,
 ): BoundKernel[] {
   const { bytes, scratchBytes } = emitKernels(kernels, { ...options, shared: isShared(memory) });
-  const instance = new WebAssembly.Instance(compileModule(bytes), { m: { m: memory } });
-  return kernels.map((_, i) => ({
-    run: instance.exports[`k${i}`] as BoundKernel["run"],
-    scratchBytes: scratchBytes[i],
+  const unit: Unit = { module: compileModule(bytes), count: kernels.length };
+  const instance = new WebAssembly.Instance(unit.module, { m: { m: memory } });
+  return kernels.map((_, index) => ({
+    run: instance.exports[`k${index}`] as BoundKernel["run"],
+    scratchBytes: scratchBytes[index],
+    unit,
+    index,
   }));
 }
 

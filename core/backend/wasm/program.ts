@@ -15,37 +15,39 @@ import { bytesOf, carryBytes, type Place, type Plan, type Step } from "../../sch
 import { numel } from "../../shape.ts";
 import type { KernelReport } from "../backend.ts";
 import type { KernelTime } from "../observe.ts";
+import type { BoundKernel } from "./module.ts";
+import type { FailedPosition, SharedCall, Threads } from "./threads.ts";
 
 /** What a program needs of its backend. */
 export interface Host {
   /** Compiled functions for kernels, compiled together if any is new. */
-  compile(kernels: readonly Kernel[]): Compiled[];
+  compile(kernels: readonly Kernel[]): BoundKernel[];
   /** Memory that stays until the program dies. */
   reserve(bytes: number): number;
   /** Current views of the memory. */
   words(): Uint32Array;
   bytes(): Uint8Array;
-  /** Start of the scratch for kernels' locals. */
-  localsAddress(): number;
+  /** Scratch for kernels' locals: its start, and how many threads there is room for, each so many bytes after the other. */
+  readonly locals: { readonly address: number; readonly stride: number; readonly threads: number };
   pointer(address: number): number | bigint;
-}
-
-export interface Compiled {
-  readonly run: (begin: number, end: number, args: number | bigint) => void;
-  readonly scratchBytes: number;
+  /** Those to share kernels with, and the least nanoseconds of one thread that are worth another one; null: none. */
+  readonly threads: Threads | null;
+  readonly grain: number;
 }
 
 /** Argument block: locals address, error flag, failing index, then 64-bit buffer addresses, then scalars. */
 const header = 16;
 
 interface Call {
-  readonly compiled: Compiled;
+  readonly compiled: BoundKernel;
   readonly lowered: Lowered;
   readonly report: KernelReport;
   readonly args: number;
   readonly extent: number;
   /** A cold call is made in this many pieces: V8 swaps in optimised code only between calls. */
   readonly pieces: number;
+  /** The call as several threads do it, if it is worth that. */
+  readonly shared: SharedCall | null;
   readonly positions: readonly number[];
   /** Word index in memory and the place whose address goes there. */
   readonly slots: readonly { readonly word: number; readonly slot: number }[];
@@ -125,14 +127,15 @@ export class Program {
 
   private call(
     lowered: Lowered,
-    compiled: Compiled,
+    compiled: BoundKernel,
     randoms: readonly Node<"random">[],
     copy: Call["copy"],
     report: KernelReport,
   ): Call {
     const { kernel, nodes } = lowered;
     this.localsBytes = Math.max(this.localsBytes, compiled.scratchBytes);
-    const args = this.host.reserve(header + 8 * nodes.length + 4 * kernel.scalars);
+    const shared = this.share(lowered, compiled);
+    const args = shared?.args ?? this.host.reserve(argumentBytes(lowered));
     const slots: { word: number; slot: number }[] = [];
     const outputs: { word: number; output: number }[] = [];
     const scratch: { word: number; offset: number }[] = [];
@@ -159,12 +162,37 @@ export class Program {
       args,
       extent,
       pieces,
+      shared,
       positions,
       slots,
       outputs,
       scratch,
       scalars,
       copy,
+    };
+  }
+
+  /** How a kernel's range is shared, if the work is worth waking a thread for; sends its module to the workers. */
+  private share(lowered: Lowered, compiled: BoundKernel): SharedCall | null {
+    const { threads, grain } = this.host;
+    const { name, range, body } = lowered.kernel;
+    const worth = Math.min(range.extent, 1 + Math.floor(nanoseconds(lowered) / grain));
+    if (!threads || worth < 2) return null;
+    threads.share(compiled.unit);
+    const stride = Math.ceil(argumentBytes(lowered) / 64) * 64;
+    const count = Math.min(worth, threads.count);
+    return {
+      name,
+      unit: compiled.unit,
+      index: compiled.index,
+      run: compiled.run,
+      extent: range.extent,
+      // Several for each, so that who is late does less; the same kernels are also called cold.
+      pieces: Math.min(range.extent, Math.max(64, 4 * count), 4 * worth),
+      threads: count,
+      args: this.host.reserve(stride * count),
+      stride,
+      checks: positionsOf(body).length > 0,
     };
   }
 
@@ -209,7 +237,7 @@ export class Program {
     const { host } = this;
     const memory = host.words();
     const moved = scratch !== this.scratchBase;
-    const locals = host.localsAddress();
+    const { locals } = host;
     for (const [index, action] of this.actions.entries()) {
       if (action.k === "loop") {
         try {
@@ -227,34 +255,55 @@ export class Program {
       for (const s of call.slots) setAddress(memory, s.word, slots[s.slot]);
       for (const s of call.outputs) setAddress(memory, s.word, outputs[s.output]);
       for (const s of call.scalars) memory[s.word] = words[s.from];
-      setAddress(memory, args / 4, locals);
+      setAddress(memory, args / 4, locals.address);
       if (call.copy) {
         const { from, to, bytes } = call.copy;
         const source = addressOf(from, slots, outputs, scratch);
         const target = addressOf(to, slots, outputs, scratch);
         if (source !== target) host.bytes().copyWithin(target, source, source + bytes);
       }
-      const { run } = call.compiled;
-      const pointer = host.pointer(args);
       const start = times ? performance.now() : 0;
-      if (call.pieces === 1) run(0, call.extent, pointer);
-      else
-        for (let i = 0; i < call.pieces; i++) {
-          const begin = Math.floor((i * call.extent) / call.pieces);
-          run(begin, Math.floor(((i + 1) * call.extent) / call.pieces), pointer);
-        }
+      const failed = this.execute(call, memory);
       times?.push({ kernel: call.report, start, end: performance.now() });
-      if (call.positions.length > 0 && memory[args / 4 + 2] !== 0)
-        this.fail(call, memory, index < this.firstOverwrite);
+      if (failed) this.fail(call, failed, index < this.firstOverwrite);
     }
     this.scratchBase = scratch;
   }
 
-  private fail(call: Call, memory: Uint32Array, stateIntact: boolean): never {
-    const at = call.args / 4 + 2;
-    const size = call.positions[memory[at] - 1];
-    const index = memory[at + 1] | 0;
-    memory[at] = 0;
+  /** Computes a kernel whose arguments are written; tells of the first index that was out of range. */
+  private execute(call: Call, memory: Uint32Array): FailedPosition | null {
+    const { args, extent, pieces, shared } = call;
+    const { locals, threads } = this.host;
+    if (shared) {
+      const n = Math.min(threads!.available(shared), locals.threads);
+      if (n > 1) {
+        const words = shared.stride / 4;
+        for (let t = 1; t < n; t++) {
+          const block = args / 4 + t * words;
+          memory.copyWithin(block, args / 4, args / 4 + words);
+          setAddress(memory, block, locals.address + t * locals.stride);
+        }
+        return threads!.run(shared, n, this.host.pointer(args), memory);
+      }
+    }
+    const { run } = call.compiled;
+    const block = this.host.pointer(args);
+    if (pieces === 1) run(0, extent, block);
+    else
+      for (let i = 0; i < pieces; i++) {
+        const begin = Math.floor((i * extent) / pieces);
+        run(begin, Math.floor(((i + 1) * extent) / pieces), block);
+      }
+    const flag = args / 4 + 2;
+    if (call.positions.length === 0 || memory[flag] === 0) return null;
+    const failed = { code: memory[flag], index: memory[flag + 1] | 0 };
+    memory[flag] = 0;
+    return failed;
+  }
+
+  private fail(call: Call, failed: FailedPosition, stateIntact: boolean): never {
+    const size = call.positions[failed.code - 1];
+    const { index } = failed;
     const error = new IndexOutOfRangeError(
       `gather: expected indices within 0 … ${size - 1}, got ${index} (kernel ${call.lowered.kernel.name})`,
     );
@@ -304,6 +353,16 @@ export class Program {
     }
     for (let i = 0; i < carries; i++) if (whole[i] !== null) copy(whole[i]!, params[i], i);
   }
+}
+
+const argumentBytes = ({ kernel, nodes }: Lowered): number =>
+  header + 8 * nodes.length + 4 * kernel.scalars;
+
+/** What a kernel takes on one thread, roughly: products at 50 GFLOP/s, other operations at 8, bytes at 20 GB/s. */
+function nanoseconds({ kernel, traffic }: Lowered): number {
+  const products =
+    kernel.kind === "matmul" || kernel.kind === "conv" || kernel.kind === "attention";
+  return Math.max(kernel.flops / (products ? 50 : 8), traffic / 20);
 }
 
 function addressOf(

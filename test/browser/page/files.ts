@@ -1,5 +1,5 @@
 /** @file Stands in for test/golden/files.ts: the fixtures are fetched before any test asks for them. */
-const names = ["ops", "nn", "transforms", "optim", "half"].flatMap((group) => [
+const names = ["ops", "nn", "transforms", "optim", "half", "dtypes"].flatMap((group) => [
   `${group}.json`,
   `${group}.safetensors`,
 ]);
