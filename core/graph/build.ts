@@ -159,6 +159,12 @@ export const iota = (length: number): Node => node("iota", [], { length });
 export const scalarLike = (x: Node, value: number): Node => constant(value, x.dtype);
 /** A literal of x's dtype, broadcast to its shape. */
 export const fullLike = (x: Node, value: number): Node => expand(scalarLike(x, value), x.shape);
+
+/** 1, 0 or -1; of NaN 0. */
+export const sign = (x: Node): Node => {
+  const zero = scalarLike(x, 0);
+  return sub(cast(lt(zero, x), x.dtype), cast(lt(x, zero), x.dtype));
+};
 export const zerosLike = (x: Node): Node => fullLike(x, 0);
 
 /**

@@ -38,12 +38,7 @@ export function abs(x: Tensor): Tensor {
 
 /** -1, 0 or 1. The gradient is zero. */
 export function sign(x: Tensor): Tensor {
-  const n = numeric("sign", x);
-  const zero = g.scalarLike(n, 0);
-  const positive = g.cast(g.lt(zero, n), n.dtype);
-  return fromNode(
-    dtypes[n.dtype].signed ? g.sub(positive, g.cast(g.lt(n, zero), n.dtype)) : positive,
-  );
+  return fromNode(g.sign(numeric("sign", x)));
 }
 
 /** `x²`. */

@@ -191,7 +191,7 @@ export const derivatives = {
   random: source,
 
   neg: elementwise([(g) => neg(g)]),
-  abs: elementwise([(g, _, x) => where(lt(zero(x), x), g, where(lt(x, zero(x)), neg(g), zero(g)))]),
+  abs: elementwise([(g, _, x) => mul(g, b.sign(x))]),
   exp: elementwise([(g, out) => mul(g, out)]),
   log: elementwise([(g, _, x) => div(g, x)]),
   sin: elementwise([(g, _, x) => mul(g, b.cos(x))]),

@@ -1,12 +1,17 @@
-/** @file Loads the golden cases and runs one: value and gradients against PyTorch's. */
-import { defaultDevice, gradients, Tensor, tensor, zeros } from "hinode";
-import { difference } from "../support/close.ts";
+/**
+ * @file The groups whose cases are expressions (ops, nn, transforms): values, dtypes, shapes and gradients against
+ * PyTorch's.
+ */
+import { type DType, defaultDevice, gradients, Tensor, tensor, zeros } from "hinode";
 import { readSafetensors, type StoredTensor } from "../support/safetensors.ts";
-import { type Expr, evaluate, evaluateSequence, NotCovered } from "./expression.ts";
-import { fixture } from "./files.ts";
+import { type Measure, measureTensor, worst } from "./comparison.ts";
+import { type Expr, evaluate, evaluateSequence } from "./expression.ts";
+import { type Files, type GoldenCase, readJson } from "./group.ts";
 import { callModule, type ModuleArgs } from "./modules.ts";
+import { dtypes } from "./special.ts";
+import { NotCovered } from "./values.ts";
 
-export interface Case {
+interface Case {
   readonly id: string;
   readonly op?: string;
   readonly args?: ModuleArgs;
@@ -26,25 +31,19 @@ export interface Case {
   readonly note?: string;
 }
 
-export interface Group {
-  readonly cases: readonly Case[];
-  readonly store: ReadonlyMap<string, StoredTensor>;
+type Store = ReadonlyMap<string, StoredTensor>;
+
+export function expressionGroup(files: Files, name: string): GoldenCase[] {
+  const cases: Case[] = readJson(files, name).cases;
+  const store = readSafetensors(files(`${name}.safetensors`));
+  return cases.map((c) => ({ id: c.id, call: c.call, run: () => runCase(c, store) }));
 }
 
-export function loadGroup(name: string): Group {
-  const { cases } = JSON.parse(new TextDecoder().decode(fixture(`${name}.json`)));
-  return { cases, store: readSafetensors(fixture(`${name}.safetensors`)) };
-}
-
-/** PyTorch's types as ours; int64 is i32 here. */
-const ourDType = { int64: "i32", int32: "i32", uint8: "u8", bool: "bool" } as const;
-type StoredDType = keyof typeof ourDType;
-
-const dtypeOf = (c: Case, key: string) =>
-  c.dtypes?.[key] ? ourDType[c.dtypes[key] as StoredDType] : "f32";
+const dtypeOf = (c: Case, key: string): DType =>
+  c.dtypes?.[key] ? dtypes[`torch.${c.dtypes[key]}`] : "f32";
 
 /** Throws NotCovered when the library lacks something, or an error that says what differs. */
-export async function runCase(c: Case, store: Group["store"]): Promise<void> {
+async function runCase(c: Case, store: Store): Promise<Measure> {
   const inputs = (c.inputs ?? []).map((key, i) => {
     const { data, shape } = store.get(key)!;
     // Reading a result keeps its history only when something below it requires a gradient.
@@ -55,9 +54,14 @@ export async function runCase(c: Case, store: Group["store"]): Promise<void> {
   const skipped = c.edge && defaultDevice().name === "webgpu" ? subnormalPlaces(c, store) : null;
   if (outputs.length !== c.outputs.length)
     throw new Error(`${outputs.length} outputs instead of ${c.outputs.length}`);
-  for (const [i, key] of c.outputs.entries())
-    await compare(`output ${i}`, outputs[i], store.get(key)!, dtypeOf(c, key), c, skipped);
-  if (!c.grads) return;
+  const measures: Measure[] = [];
+  for (const [i, key] of c.outputs.entries()) {
+    const want = store.get(key)!;
+    measures.push(
+      await measureTensor(`output ${i}`, outputs[i], want, dtypeOf(c, key), c, skipped),
+    );
+  }
+  if (!c.grads) return worst(measures);
 
   const gradOutputs = c.cotangents!.map((key) => {
     if (key === null) return null;
@@ -72,12 +76,14 @@ export async function runCase(c: Case, store: Group["store"]): Promise<void> {
   for (const [i, { key, input }] of wanted.entries()) {
     // No gradient where PyTorch has zeros (the result does not depend on the input) says the same.
     const gradient = found[i] ?? zeros(input.shape);
-    await compare(`gradient ${i}`, gradient, store.get(key)!, "f32", tolerance);
+    const want = store.get(key)!;
+    measures.push(await measureTensor(`gradient ${i}`, gradient, want, "f32", tolerance));
   }
+  return worst(measures);
 }
 
 /** Where an input, broadcast, is subnormal: GPUs may take such numbers as 0. */
-function subnormalPlaces(c: Case, store: Group["store"]): (i: number) => boolean {
+function subnormalPlaces(c: Case, store: Store): (i: number) => boolean {
   const { shape } = store.get(c.outputs[0])!;
   const inputs = c.inputs!.map((key) => {
     const { data, shape: own } = store.get(key)!;
@@ -106,21 +112,4 @@ async function evaluateOutputs(c: Case, inputs: Tensor[]): Promise<Tensor[]> {
   const list = [value].flat(2);
   if (!list.every((t) => t instanceof Tensor)) throw new NotCovered("results that are not tensors");
   return list;
-}
-
-async function compare(
-  what: string,
-  got: Tensor,
-  want: StoredTensor,
-  dtype: string,
-  tolerance: { rtol: number; atol: number },
-  skipped: ((i: number) => boolean) | null = null,
-): Promise<void> {
-  if (`${got.shape}` !== `${want.shape}`)
-    throw new Error(`${what}: shape [${got.shape}] instead of [${want.shape}]`);
-  if (got.dtype !== dtype) throw new Error(`${what}: dtype ${got.dtype} instead of ${dtype}`);
-  const kept = (data: ArrayLike<number>) =>
-    skipped ? Array.from(data, (x, i) => (skipped(i) ? 0 : x)) : data;
-  const wrong = difference(kept(await got.data()), kept(want.data), tolerance);
-  if (wrong) throw new Error(`${what}: ${wrong}`);
 }

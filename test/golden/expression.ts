@@ -1,33 +1,19 @@
 /**
  * @file Evaluates the fixtures' calls: PyTorch expressions as syntax trees (`expr`), on Hinode's tensors.
  *
- * This file knows Python's operators, indexing, lambdas and sequences; functions.ts knows which function of ours stands
- * for which of PyTorch's. A call that has no counterpart throws NotCovered with its name, so that nothing is left out
+ * This file knows Python's operators, indexing, lambdas and sequences; call.ts finds what of ours stands
+ * for a function of PyTorch's. A call that has no counterpart throws NotCovered with its name, so that nothing is left out
  * silently.
  */
 import * as hinode from "hinode";
-import { type DType, Tensor } from "hinode";
-import { callFunction, functionValue } from "./functions.ts";
-
-/** Something that the library does not have: the case is counted under this name. */
-export class NotCovered extends Error {}
+import { Tensor } from "hinode";
+import { callFunction, functionValue } from "./call.ts";
+import { NotCovered, settled, type Value } from "./values.ts";
 
 // biome-ignore lint/suspicious/noExplicitAny: a tree from JSON, taken apart by its keys
 export type Expr = any;
-// biome-ignore lint/suspicious/noExplicitAny: what a Python expression may be: tensors, numbers, lists, functions
-export type Value = any;
 /** Names of lambdas and sequences; `$` holds the inputs. */
 export type Env = Readonly<Record<string, Value>>;
-
-export const dtypes: Readonly<Record<string, DType>> = {
-  "torch.float32": "f32",
-  "torch.float64": "f32",
-  "torch.int32": "i32",
-  "torch.int64": "i32",
-  "torch.uint8": "u8",
-  "torch.int8": "i8",
-  "torch.bool": "bool",
-};
 
 const numberOf = (x: number | string): number =>
   typeof x === "number" ? x : { inf: Infinity, "-inf": -Infinity, nan: Number.NaN }[x]!;
@@ -40,22 +26,32 @@ const rules: readonly [key: string, rule: (e: Expr, env: Env) => Value][] = [
   ["input", (e, env) => env.$[e.input]],
   ["inputs", (_, env) => env.$],
   ["name", (e, env) => lookUp(e.name, env)],
-  ["fn", (e) => dtypes[e.fn] ?? functionValue(e.fn)],
+  ["fn", (e) => functionValue(e.fn)],
   ["call", (e, env) => call(e, env)],
-  ["op", (e, env) => binary(e.op, evaluate(e.left, env), evaluate(e.right, env))],
-  ["unary", (e, env) => unary(e.unary, evaluate(e.of, env))],
+  [
+    "op",
+    (e, env) =>
+      settled([evaluate(e.left, env), evaluate(e.right, env)], ([a, b]) =>
+        binary(e.op, a, b, isFloat(e.left) || isFloat(e.right)),
+      ),
+  ],
+  ["unary", (e, env) => settled([evaluate(e.of, env)], ([x]) => unary(e.unary, x))],
   [
     "compare",
     (e, env) =>
-      compare(
-        e.compare,
+      settled(
         e.terms.map((t: Expr) => evaluate(t, env)),
+        (terms) => compare(e.compare, terms, e.terms.some(isFloat)),
       ),
   ],
   ["list", (e, env) => elements(e.list, env)],
   ["tuple", (e, env) => elements(e.tuple, env)],
-  ["index", (e, env) => index(evaluate(e.index, env), evaluateIndex(e.at, env))],
-  ["attr", (e, env) => property(evaluate(e.of, env), e.attr)],
+  [
+    "index",
+    (e, env) =>
+      settled([evaluate(e.index, env), ...evaluateIndex(e.at, env)], ([x, ...at]) => index(x, at)),
+  ],
+  ["attr", (e, env) => settled([evaluate(e.of, env)], ([x]) => property(x, e.attr))],
   ["lambda", (e, env) => lambda(e, env)],
   [
     "for",
@@ -75,8 +71,25 @@ function lookUp(name: string, env: Env): Value {
   const builtins: Record<string, Value> = {
     inf: Infinity,
     float: (x: string) => numberOf(x),
+    int: Math.trunc,
+    abs: (x: Value) => (x instanceof Tensor ? x.abs() : Math.abs(x)),
+    min: (...xs: Value[]) => Math.min(...xs.flat()),
+    max: (...xs: Value[]) => Math.max(...xs.flat()),
+    tuple: (xs: Value) => [...xs],
+    list: (xs: Value) => [...xs],
+    zip: (...lists: Value[][]) =>
+      lists[0]
+        .slice(0, Math.min(...lists.map((l) => l.length)))
+        .map((_, i) => lists.map((l) => l[i])),
+    enumerate: (xs: Value[]) => xs.map((x, i) => [i, x]),
     len: (x: Tensor | Value[]) => (x instanceof Tensor ? x.shape[0] : x.length),
-    range: (n: number) => Array.from({ length: n }, (_, i) => i),
+    range: (...[a, b, step = 1]: number[]) => {
+      const [start, stop] = b === undefined ? [0, a] : [a, b];
+      return Array.from(
+        { length: Math.max(0, Math.ceil((stop - start) / step)) },
+        (_, i) => start + i * step,
+      );
+    },
     sum: (xs: Value[]) => xs.reduce((a, b) => binary("+", a, b)),
   };
   if (name in builtins) return builtins[name];
@@ -86,23 +99,31 @@ function lookUp(name: string, env: Env): Value {
 const elements = (list: Expr[], env: Env): Value[] =>
   list.flatMap((x) => (x?.spread ? evaluate(x.spread, env) : [evaluate(x, env)]));
 
+/** A Python float, or a list of them: JSON's numbers have no type. */
+const isFloat = (e: Expr): boolean =>
+  Boolean(e && typeof e === "object") &&
+  ("float" in e || isFloat(e.unary && e.of) || [e.list, e.tuple].flat().some(isFloat));
+
 function call(e: Expr, env: Env): Value {
-  const args = elements(e.args, env);
-  const kwargs = Object.fromEntries(
-    Object.entries(e.kwargs ?? {}).map(([name, value]) => [name, evaluate(value, env)]),
-  );
+  const keys = Object.keys(e.kwargs ?? {});
   const f = e.call;
-  if (f.fn) return callFunction(f.fn, args, kwargs);
-  if (f.attr === "reduce") {
-    // functools.reduce(f, range, start)
-    const [step, list, start] = args;
-    return list.reduce(step, start);
-  }
-  if (f.attr) {
-    const self = evaluate(f.of, env);
-    return callFunction(`torch.Tensor.${f.attr}`, [self, ...args], kwargs);
-  }
-  return evaluate(f, env)(...args);
+  const self = f.attr && f.attr !== "reduce" ? [evaluate(f.of, env)] : [];
+  const given = keys.map((key) => evaluate(e.kwargs[key], env));
+  const float = e.args.some(isFloat) || Object.values(e.kwargs ?? {}).some(isFloat);
+  return settled([...given, ...self, ...elements(e.args, env)], (values) => {
+    const kwargs = Object.fromEntries(keys.map((key, i) => [key, values[i]]));
+    const args = values.slice(keys.length);
+    if (f.fn) return callFunction(f.fn, args, kwargs, float);
+    if (f.attr === "reduce") {
+      // functools.reduce(f, range, start)
+      const [step, list, start] = args;
+      return args.length > 2
+        ? list.reduce(step, start)
+        : list.reduce((a: Value, b: Value) => step(a, b));
+    }
+    if (f.attr) return callFunction(`torch.Tensor.${f.attr}`, args, kwargs, float);
+    return evaluate(f, env)(...args);
+  });
 }
 
 const lambda =
@@ -113,8 +134,10 @@ const lambda =
       ...Object.fromEntries(e.lambda.map((n: string, i: number) => [n, args[i]])),
     });
 
-function binary(op: string, a: Value, b: Value): Value {
+function binary(op: string, a: Value, b: Value, float = false): Value {
   if (!(a instanceof Tensor || b instanceof Tensor)) {
+    if (op === "+" && Array.isArray(a) && Array.isArray(b)) return [...a, ...b];
+    if (op === "*" && Array.isArray(a)) return Array(b).fill(a).flat();
     if (typeof a !== "number" || typeof b !== "number")
       throw new NotCovered(`operator ${op} on lists`);
     const onNumbers: Record<string, number> = {
@@ -124,6 +147,7 @@ function binary(op: string, a: Value, b: Value): Value {
       "/": a / b,
       "//": Math.floor(a / b),
       "**": a ** b,
+      "%": a - b * Math.floor(a / b),
     };
     return onNumbers[op];
   }
@@ -139,17 +163,22 @@ function binary(op: string, a: Value, b: Value): Value {
     "&": "bitwise_and",
     "|": "bitwise_or",
     "^": "bitwise_xor",
+    "<<": "bitwise_left_shift",
+    ">>": "bitwise_right_shift",
   };
   if (!names[op]) throw new NotCovered(`operator ${op}`);
-  return callFunction(`torch.${names[op]}`, [a, b], {});
+  return callFunction(`torch.${names[op]}`, [a, b], {}, float);
 }
 
 function unary(op: string, x: Value): Value {
   if (typeof x === "number" && op === "-") return -x;
+  if (op === "+") return x;
+  if (op !== "-" && op !== "~") throw new NotCovered(`operator ${op}`);
   return callFunction(op === "-" ? "torch.neg" : "torch.bitwise_not", [x], {});
 }
 
-function compare(ops: string[], [a, b]: Value[]): Value {
+function compare(ops: string[], [a, b, ...more]: Value[], float: boolean): Value {
+  if (more.length) throw new NotCovered("chained comparisons"); // Python's own refuse tensors
   const names: Record<string, string> = {
     ">": "gt",
     "<": "lt",
@@ -158,13 +187,29 @@ function compare(ops: string[], [a, b]: Value[]): Value {
     "==": "eq",
     "!=": "ne",
   };
-  return callFunction(`torch.${names[ops[0]]}`, [a, b], {});
+  return callFunction(`torch.${names[ops[0]]}`, [a, b], {}, float);
 }
+
+/** Names that stand at the same place in PyTorch's named tuples. */
+const fields = [
+  ["values", "sign", "Q", "eigenvalues", "U", "min", "std", "var", "L", "LU", "solution", "P"],
+  ["indices", "logabsdet", "R", "eigenvectors", "S", "max", "mean", "pivots", "residuals"],
+  ["Vh", "V"],
+];
 
 function property(x: Value, name: string): Value {
   if (name === "shape") return x.shape;
   if (name === "dtype") return x.dtype;
+  if (name === "ndim") return x.shape.length;
   if (name === "T" || name === "mT") return x[name];
+  if (name === "real" || name === "imag") return callFunction(`torch.${name}`, [x], {});
+  if (name === "H" || name === "mH") return x.mT;
+  // Fields of named tuples, which are lists here.
+  if (Array.isArray(x)) {
+    const place = fields.findIndex((names) => names.includes(name));
+    if (place < 0) throw new NotCovered(`the field ${name}`);
+    return x[place];
+  }
   // A method that is not called at once: `torch.Tensor.sum` as a function.
   return (...args: Value[]) => callFunction(`torch.Tensor.${name}`, [x, ...args], {});
 }

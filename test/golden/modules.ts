@@ -1,7 +1,7 @@
 /** @file The fixtures of PyTorch's modules: builds ours and puts the stored parameters into it. */
-import { ones, type Tensor, tensor } from "hinode";
+import { ones, Tensor, tensor } from "hinode";
 import { Linear, MultiheadAttention } from "hinode/nn";
-import { NotCovered } from "./expression.ts";
+import { NotCovered } from "./values.ts";
 
 /** What the fixture says of the module and of the call. */
 export type ModuleArgs = Readonly<Record<string, unknown>>;
@@ -22,26 +22,41 @@ function attention(args: ModuleArgs, inputs: Readonly<Record<string, Tensor>>): 
     kdim: (kdim as number | null) ?? undefined,
     vdim: (vdim as number | null) ?? undefined,
   });
-  const layer = (weight: Tensor, bias: Tensor): Linear => {
+  const layer = (weight: Tensor, bias: Tensor | undefined): Linear => {
     const [outFeatures, inFeatures] = weight.shape;
-    return Object.assign(new Linear(inFeatures, outFeatures), { weight, bias });
+    const made = new Linear(inFeatures, outFeatures, { bias: Boolean(bias) });
+    return Object.assign(made, bias ? { weight, bias } : { weight });
   };
-  const { query, key, value, in_proj_weight, in_proj_bias } = inputs;
+  const { in_proj_weight, in_proj_bias } = inputs;
   if (in_proj_weight) module.qkv = layer(in_proj_weight, in_proj_bias);
   else {
-    const biases = in_proj_bias.chunk(3, 0);
-    module.q = layer(inputs.q_proj_weight, biases[0]);
-    module.k = layer(inputs.k_proj_weight, biases[1]);
-    module.v = layer(inputs.v_proj_weight, biases[2]);
+    const biases = in_proj_bias?.chunk(3, 0);
+    module.q = layer(inputs.q_proj_weight, biases?.[0]);
+    module.k = layer(inputs.k_proj_weight, biases?.[1]);
+    module.v = layer(inputs.v_proj_weight, biases?.[2]);
   }
   module.out = layer(inputs["out_proj.weight"], inputs["out_proj.bias"]);
+  // Ours takes the batch first.
+  const turned = args.batch_first === false && inputs.query.shape.length === 3;
+  const turn = (t: Tensor): Tensor => (turned ? t.transpose(0, 1) : t);
+  const [query, key, value] = ["query", "key", "value"].map((name) => turn(inputs[name]));
   const [L, S] = [query.shape.at(-2)!, key.shape.at(-2)!];
-  const padding = args.key_padding_mask as number[][] | undefined;
-  return module.forward(query, key, value, {
-    // The fixture describes the only mask that there is in words.
-    attnMask: args.attn_mask ? ones([L, S], { dtype: "bool" }).triu(1) : null,
-    keyPaddingMask: padding ? tensor(padding, { dtype: "bool" }) : null,
-    needWeights: true,
+  const needWeights = args.need_weights !== false;
+  const results = module.forward(query, key, value, {
+    attnMask: maskOf(inputs.attn_mask ?? args.attn_mask, [L, S]),
+    keyPaddingMask: maskOf(inputs.key_padding_mask ?? args.key_padding_mask, [L, S]),
+    needWeights,
     averageAttnWeights: average_attn_weights as boolean,
   });
+  const [out, ...weights] = [results].flat().filter((t) => t instanceof Tensor);
+  return [turn(out), ...(needWeights ? weights : [])];
+}
+
+/** A mask of bools in a list, a stored one, or the causal one that fixtures describe in words. */
+function maskOf(mask: unknown, [L, S]: readonly [number, number]): Tensor | null {
+  if (mask === undefined || mask === null) return null;
+  if (mask instanceof Tensor) return mask;
+  if (Array.isArray(mask)) return tensor(mask, { dtype: "bool" });
+  if (!/causal|triu/.test(`${mask}`)) throw new NotCovered(`attn_mask: ${mask}`);
+  return ones([L, S], { dtype: "bool" }).triu(1);
 }
