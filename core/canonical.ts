@@ -208,10 +208,10 @@ class Numbering<Slot extends object> {
     }
     let line = `${n.op} ${sources} `;
     if (is(n, "region")) {
-      const { kind, name, body, scan, attention } = n.attrs.region;
+      const { kind, name, body, scan, attention, kernel } = n.attrs.region;
       const loop = scan && `${scan.length},${scan.carries},${scan.xs},${scan.reverse}`;
       const own = attention && `${attention.pass},${attention.causal},${attention.scale}`;
-      line += `${kind} ${name} ${loop ?? own ?? ""} {${canonicalBody(body).key}}`;
+      line += `${kind} ${name} ${loop ?? own ?? kernel?.key ?? ""} {${canonicalBody(body).key}}`;
     } else line += attrsText(n);
     // Clones of a checkpoint keep apart from the originals; which clone it is must not enter the key.
     if (n.recompute !== 0) {

@@ -8,7 +8,7 @@ import { cells, pendingCells } from "./cells.ts";
 import { ArgumentError, describe, ShapeError, TransformError } from "./errors.ts";
 import * as g from "./graph/build.ts";
 import { type Node, peekId } from "./graph/node.ts";
-import { placeholder } from "./graph/primitives.ts";
+import { type OwnKernel, placeholder } from "./graph/primitives.ts";
 import { dependents, substitute } from "./graph/walk.ts";
 import { axisOf } from "./ops/axes.ts";
 import { eye } from "./ops/create.ts";
@@ -160,33 +160,44 @@ export function customGradient<A extends Args, R>(
   f: (...args: A) => R,
   backward: OwnGradient<A, R>,
 ): (...args: A) => R {
-  return (...args) => {
-    const { nodes, spec } = nodesOf(args);
-    const tensors = (list: readonly Node[]) => list.map(leafTensor);
-    let result: TreeSpec | undefined;
-    const forward = (params: Node[]): Node[] => {
-      const out = nodesOf(transformed("customGradient", f, unflatten(spec, tensors(params)) as A));
-      result = out.spec;
-      return out.nodes;
-    };
-    const pull = (src: readonly Node[], out: readonly Node[], ct: readonly Node[]) => {
+  return (...args) => ownRegion("customGradient", f.name || "customGradient", f, args, backward);
+}
+
+/** f's call as one node, with a gradient or a kernel of its own. */
+export function ownRegion<A extends Args, R>(
+  op: string,
+  name: string,
+  f: (...args: A) => R,
+  args: A,
+  backward?: OwnGradient<A, R>,
+  kernel?: OwnKernel,
+): R {
+  const { nodes, spec } = nodesOf(args);
+  const tensors = (list: readonly Node[]) => list.map(leafTensor);
+  let result: TreeSpec | undefined;
+  const forward = (params: Node[]): Node[] => {
+    const out = nodesOf(transformed(op, f, unflatten(spec, tensors(params)) as A));
+    result = out.spec;
+    return out.nodes;
+  };
+  const pull =
+    backward &&
+    ((src: readonly Node[], out: readonly Node[], ct: readonly Node[]) => {
       const inputs = unflatten(spec, tensors(src)) as A;
       const outputs = unflatten(result!, tensors(out)) as R;
       const cotangent = unflatten(result!, tensors(ct)) as R;
-      const found = transformed("customGradient", backward, [cotangent, inputs, outputs]);
+      const found = transformed(op, backward, [cotangent, inputs, outputs]);
       if (!Array.isArray(found) || found.length !== args.length)
         throw new ArgumentError(
-          describe("customGradient", `an array of ${args.length} gradients`, String(found)),
+          describe(op, `an array of ${args.length} gradients`, String(found)),
         );
-      return found.flatMap((tree, i) => ownGradients(tree, args[i], i));
-    };
-    const name = f.name || "customGradient";
-    const values = regionNodes("custom", name, forward, nodes, pull);
-    return unflatten(result!, values.map(fromNode)) as R;
-  };
+      return found.flatMap((tree, i) => ownGradients(op, tree, args[i], i));
+    });
+  const values = regionNodes("custom", name, forward, nodes, pull, kernel);
+  return unflatten(result!, values.map(fromNode)) as R;
 }
 
-function ownGradients(tree: unknown, arg: unknown, position: number): (Node | null)[] {
+function ownGradients(op: string, tree: unknown, arg: unknown, position: number): (Node | null)[] {
   const want = nodesOf(arg);
   if (tree === null || tree === undefined) return want.nodes.map(() => null);
   const got = nodesOf(tree);
@@ -196,7 +207,7 @@ function ownGradients(tree: unknown, arg: unknown, position: number): (Node | nu
   if (!fits)
     throw new ShapeError(
       describe(
-        "customGradient",
+        op,
         `a gradient like argument ${position}: ${want.nodes.map(text).join(", ")}`,
         got.nodes.map(text).join(", ") || "none",
       ),

@@ -500,14 +500,22 @@ function timed(n: Node): Timed {
   return { name: n.op, kind: "primitive", bytes, flops };
 }
 
-/** The values of nodes, row-major, as float64; `feeds` has those of the placeholders. */
-export function evaluate(
+type Feeds = ReadonlyMap<Node, ArrayLike<number>>;
+
+/** What computes the values of nodes, row-major, as float64, from those of the placeholders. */
+export function evaluator(
   outputs: readonly Node[],
-  feeds: ReadonlyMap<Node, ArrayLike<number>> = new Map(),
-  { round = true }: EvaluateOptions = {},
-): Float64Array[] {
-  return new Program(lowerRegions(outputs)).run({ round, feeds });
+): (feeds: Feeds, options?: EvaluateOptions) => Float64Array[] {
+  const program = new Program(lowerRegions(outputs));
+  return (feeds, { round = true } = {}) => program.run({ round, feeds });
 }
+
+/** The same, once. */
+export const evaluate = (
+  outputs: readonly Node[],
+  feeds: Feeds = new Map(),
+  options?: EvaluateOptions,
+): Float64Array[] => evaluator(outputs)(feeds, options);
 
 export interface ReferenceStorage extends Storage {
   data: TypedArray;

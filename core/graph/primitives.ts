@@ -29,6 +29,20 @@ export interface Attention {
   readonly causal: boolean;
 }
 
+/** A kernel that the program brought along. kernel/custom.ts knows what is in it, and transforms only what is here. */
+export interface OwnKernel {
+  /** Equal for kernels that do the same. */
+  readonly key: string;
+  /** How many of the region's sources it reads, from the first; what follows them is for the body alone. */
+  readonly inputs: number;
+  /** Where it runs: elsewhere the body does. */
+  readonly devices: readonly DeviceName[];
+  /** The device of a call whose sources are on none. */
+  readonly home: DeviceName;
+  /** The kernel for a batch of `size`, which the sources that `which` marks have as their first axis, and all results. */
+  batched(which: readonly boolean[], size: number): OwnKernel | null;
+}
+
 /** What a region is; its transforms live in transform/region.ts. */
 export interface Region {
   readonly kind: "custom" | "checkpoint" | "scan";
@@ -61,6 +75,8 @@ export interface Region {
   ) => readonly Node[];
   /** Kernels of its own may compute it, as a whole. The body says what, for everybody else. */
   readonly attention?: Attention;
+  /** The same of a kernel of the program's own. */
+  readonly kernel?: OwnKernel;
 }
 
 type None = Readonly<Record<string, never>>;

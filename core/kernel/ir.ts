@@ -231,6 +231,7 @@ export type KernelKind =
   | "matmul"
   | "conv"
   | "attention"
+  | "custom"
   | "gather"
   | "scatter"
   | "scan"

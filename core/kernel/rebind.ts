@@ -1,20 +1,22 @@
 /**
- * @file Rewrites which buffers a kernel names: two that are one storage become one (an update in place), and several small
- * ones become parts of one packed buffer, where a device binds fewer than a kernel has.
+ * @file Rewrites which buffers a kernel names: two that are one storage become one (an update in place), several small
+ * ones become parts of one packed buffer, where a device binds fewer than a kernel has, those that nobody reads vanish,
+ * and a batch makes them larger.
  */
 import { type DType, dtypes } from "../dtype.ts";
-import { type Index, iadd, num } from "../schedule/symbolic.ts";
+import { type Index, iadd, idiv, imod, imul, ivar, num } from "../schedule/symbolic.ts";
 import type { BufferInfo, Kernel, Stmt, Value } from "./ir.ts";
+import { mapIndices } from "./loops.ts";
 
 /** Where a buffer went: another number, its elements from `offset` on. */
 interface Moved {
   readonly buffer: number;
-  readonly offset: number;
+  readonly offset: Index;
 }
 
 /** A kernel that touches other buffers: `to[i]` is where buffer i went. */
 function rebind(kernel: Kernel, buffers: readonly BufferInfo[], to: readonly Moved[]): Kernel {
-  const at = (x: Index, { offset }: Moved): Index => (offset === 0 ? x : iadd(x, num(offset)));
+  const at = (x: Index, { offset }: Moved): Index => iadd(x, offset);
   // Printers share equal values by identity, which must survive.
   const known = new Map<Value, Value>();
   const value = (v: Value): Value => {
@@ -78,9 +80,43 @@ export function mergeBuffers(kernel: Kernel, from: number, into: number): Merged
   );
   const to = kernel.buffers.map((_, i) => ({
     buffer: kept.indexOf(i === from ? into : i),
-    offset: 0,
+    offset: num(0),
   }));
   return { kernel: rebind(kernel, buffers, to), kept };
+}
+
+/** Without buffers that are only written: what would be stored there is not. */
+export function dropBuffers(kernel: Kernel, dropped: ReadonlySet<number>): Kernel {
+  if (dropped.size === 0) return kernel;
+  const needed = (body: readonly Stmt[]): Stmt[] =>
+    body.flatMap((s): Stmt[] => {
+      if (s.k === "loop" || s.k === "if") return [{ ...s, body: needed(s.body) }];
+      return s.k === "store" && dropped.has(s.buffer) ? [] : [s];
+    });
+  const kept = [...kernel.buffers.keys()].filter((i) => !dropped.has(i));
+  const to = kernel.buffers.map((_, i) => ({ buffer: kept.indexOf(i), offset: num(0) }));
+  const buffers = kept.map((i) => kernel.buffers[i]);
+  return rebind({ ...kernel, body: needed(kernel.body) }, buffers, to);
+}
+
+/** The kernel once per element of a batch; the buffers that `which` marks hold the elements one after the other. */
+export function batchKernel(kernel: Kernel, which: readonly boolean[], size: number): Kernel {
+  const { range, buffers } = kernel;
+  const extent = range.extent * size;
+  // Nested batches each bring a variable.
+  const name = `${range.var}b`;
+  const both = ivar(name, extent);
+  const element = idiv(both, range.extent);
+  const body = mapIndices(kernel.body, new Map([[range.var, imod(both, range.extent)]]));
+  const to = buffers.map((b, buffer) => ({
+    buffer,
+    offset: which[buffer] ? imul(element, b.size) : num(0),
+  }));
+  return rebind(
+    { ...kernel, range: { var: name, extent }, body, flops: size * kernel.flops },
+    buffers.map((b, i) => (which[i] ? { ...b, size: b.size * size } : b)),
+    to,
+  );
 }
 
 /** Old buffers that lie in one new buffer, each from an element offset on. */
@@ -130,7 +166,7 @@ export function packBuffers(kernel: Kernel, limit: number): Packed | null {
   const order: (number | Pack)[] = [...single];
   const buffers = [...single].map((i) => kernel.buffers[i]);
   const to = new Array<Moved>(kernel.buffers.length);
-  for (const [n, i] of [...single].entries()) to[i] = { buffer: n, offset: 0 };
+  for (const [n, i] of [...single].entries()) to[i] = { buffer: n, offset: num(0) };
   for (const pack of packs) {
     const { dtype, access: kind } = kernel.buffers[pack[0]];
     // Offsets keep vector accesses aligned, and copies are in whole words.
@@ -139,7 +175,7 @@ export function packBuffers(kernel: Kernel, limit: number): Packed | null {
     const parts = pack.map((buffer) => {
       const offset = size;
       size += Math.ceil(kernel.buffers[buffer].size / step) * step;
-      to[buffer] = { buffer: buffers.length, offset };
+      to[buffer] = { buffer: buffers.length, offset: num(offset) };
       return { buffer, offset };
     });
     const access = kind === "read" ? "read" : "readwrite";

@@ -9,6 +9,7 @@ import type { Group } from "../schedule/group.ts";
 import { affineIn, type Index, ivar, linearize, substitute } from "../schedule/symbolic.ts";
 import { numel } from "../shape.ts";
 import { lowerAttention } from "./attention.ts";
+import { lowerCustom } from "./custom.ts";
 import { Evaluator } from "./evaluate.ts";
 import { type Stmt, type Value, widen, wideType } from "./ir.ts";
 import { linesOf } from "./lines.ts";
@@ -21,6 +22,7 @@ import { sortKernel } from "./sort.ts";
 /** Schedules one group for a CPU. */
 export function lowerGroup(group: Group, inMemory: (n: Node) => boolean): Lowered {
   if (group.kind === "matmul") return lowerMatmul(group, inMemory);
+  if (group.kind === "custom") return lowerCustom(group);
   if (group.kind === "attention") return lowerAttention(group, inMemory);
   if (group.kind === "scatter") return lowerScatter(group, inMemory);
   if (group.kind === "scan") return lowerScan(group, inMemory);

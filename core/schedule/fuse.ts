@@ -111,13 +111,14 @@ export function fuse(
         index.filter((_, i) => !axes.includes(i)),
       );
     } else if (n.op === "project") {
-      // A scan runs as one loop of its own, attention as kernels of its own; their results are whole tensors.
+      // A scan runs as one loop of its own, attention and custom kernels as they are; their results are whole tensors.
       const region = n.src[0];
       let group = home.get(region);
       if (!group) {
+        const { kernel } = (region as Node<"region">).attrs.region;
         group = isAttention(region)
           ? open("attention", region.src[0].shape, [])
-          : open("loop", [], []);
+          : open(kernel ? "custom" : "loop", [], []);
         join(region, group, []);
       }
       join(n, group, []);

@@ -10,14 +10,15 @@ import { isFree } from "./simplify.ts";
 import { type Index, ivar } from "./symbolic.ts";
 
 /**
- * `update`: a map over the part of its one member, a dynamicUpdateSlice, that is written. `attention`, `loop`: a region and its
- * projections.
+ * `update`: a map over the part of its one member, a dynamicUpdateSlice, that is written. `attention`, `custom`, `loop`: a
+ * region and its projections.
  */
 export type GroupKind =
   | "map"
   | "row"
   | "matmul"
   | "attention"
+  | "custom"
   | "scatter"
   | "scan"
   | "sort"
@@ -26,6 +27,7 @@ export type GroupKind =
 
 const closed: ReadonlySet<GroupKind> = new Set([
   "attention",
+  "custom",
   "scatter",
   "scan",
   "sort",

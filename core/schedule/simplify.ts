@@ -7,7 +7,7 @@
  */
 import { isFloat, isHalf, roundTo } from "../dtype.ts";
 import * as g from "../graph/build.ts";
-import { exactJson, type Node } from "../graph/node.ts";
+import { type DeviceName, exactJson, type Node } from "../graph/node.ts";
 import { constant, node, type Primitive, type Region } from "../graph/primitives.ts";
 import { topological } from "../graph/walk.ts";
 import { numel, type Shape, sameShape } from "../shape.ts";
@@ -35,7 +35,9 @@ export function simplify(
   const interned = new Map<string, Node>();
   /** The storage that a chain of assignments writes. */
   const storage = new Map<Node, number>();
-  const roots = lowerRegions(outputs, claims);
+  const keep = (region: Region, device: DeviceName | null) =>
+    region.kernel?.devices.includes(device ?? region.kernel.home) || claims(region);
+  const roots = lowerRegions(outputs, keep);
   const order = topological(roots);
   const uses = new Map<Node, number>(roots.map((n) => [n, 1]));
   for (const n of order) for (const s of n.src) uses.set(s, (uses.get(s) ?? 0) + 1);
@@ -110,9 +112,10 @@ function rewrite(n: Node, src: readonly Node[], usedOnce: Set<Node>): Node {
   switch (n.op) {
     case "region": {
       const { attrs } = n as Node<"region">;
-      // A scan's operands are addressed by its own kernels, as whole row-major tensors.
+      // Operands of scans and of the program's own kernels are whole row-major tensors.
       const whole = (s: Node) => (isMovement(s) || isFree(s) ? copy(s) : s);
-      return node("region", attrs.region.scan ? src.map(whole) : src, attrs, n.recompute);
+      const takesWhole = attrs.region.scan || attrs.region.kernel;
+      return node("region", takesWhole ? src.map(whole) : src, attrs, n.recompute);
     }
     case "reshape":
       return reshape(src[0], n.shape);

@@ -2,6 +2,7 @@
  * @file Which values are written to memory: outputs, and what other kernels need and had better not compute again. The
  * costs are rough counts of vector instructions; a load is 1.
  */
+import { dtypes } from "../dtype.ts";
 import type { Node } from "../graph/node.ts";
 import type { Primitive } from "../graph/primitives.ts";
 import { numel } from "../shape.ts";
@@ -9,7 +10,7 @@ import { beneath, isMovement } from "./access.ts";
 import { type Group, isAligned, isAttention, isLeaf, isLine } from "./group.ts";
 
 /** Rough cost of one evaluation, in vector instructions; a load is 1. */
-export function weightOf(n: Node): number {
+export function weightOf(n: Pick<Node, "op" | "src">): number {
   switch (n.op) {
     case "exp":
     case "log":
@@ -208,6 +209,30 @@ function leaveToReader(
   }
 }
 
+function nameOf(n: Node): string {
+  const { scan, attention, name } = (n as Node<"region">).attrs.region;
+  return scan ? "a scan" : attention ? "attention" : `the kernel ${name}`;
+}
+
+/** Is a node computed of bytes in memory, with at least two elements of it to a byte or one, and of little else? */
+function unpacks(n: Node, floating: ReadonlySet<Node>): boolean {
+  let [packed, bytes] = [false, 0];
+  const seen = new Set<Node>();
+  const stack = [n];
+  for (let m = stack.pop(); m; m = stack.pop()) {
+    if (seen.has(m)) continue;
+    seen.add(m);
+    if (m.op === "placeholder") {
+      bytes += numel(m.shape) * dtypes[m.dtype].bytes;
+      if (dtypes[m.dtype].bytes === 1 && 2 * numel(m.shape) >= numel(n.shape)) packed = true;
+    } else if (!isLeaf(m)) {
+      if (!floating.has(m)) return false;
+      stack.push(...m.src.map(beneath));
+    }
+  }
+  return packed && 4 * bytes <= 3 * numel(n.shape) * dtypes[n.dtype].bytes;
+}
+
 function reasonToStore(
   n: Node,
   group: Group,
@@ -216,17 +241,19 @@ function reasonToStore(
   home: ReadonlyMap<Node, Group>,
   floating: ReadonlySet<Node>,
 ): string | null {
-  if (n.op === "project") return isAttention(n.src[0]) ? "result of attention" : "result of a scan";
+  if (n.op === "project") return `result of ${nameOf(n.src[0])}`;
   for (const user of users) {
     const reader = home.get(user)!;
     const name = isAttention(user) ? "attention" : user.op;
-    if (user.op === "region" && !isAttention(user)) return "operand of a scan";
+    if (user.op === "region" && !isAttention(user)) return `operand of ${nameOf(user)}`;
     if (user.op === "gather" && beneath(user.src[0]) === n) return "source of a gather";
     if (reader === group) continue;
     if (weight === Number.POSITIVE_INFINITY) return `${n.op} that ${name} reads in another kernel`;
     const template = user.op === "dot" || user.op === "scatterAdd" || isAttention(user);
     if (floating.has(n) && !template) continue;
     const rows = numel(reader.space.filter((_, i) => !reader.reduced.includes(i)));
+    // Quantised weights: what is read instead of the value is much smaller, so a product unpacks it where it fetches it.
+    if (user.op === "dot" && weight <= cheap && unpacks(n, floating)) continue;
     // What only varies from row to row is evaluated once per row, wherever in the row it is used.
     const perRow = reader.reduced.length > 0 && numel(n.shape) === rows;
     const shape = reader.kind === "update" ? reader.space : user.shape;

@@ -7,8 +7,15 @@
 import { isFloat } from "../dtype.ts";
 import { ArgumentError, describe, TransformError } from "../errors.ts";
 import { alias, expand, sum, zerosLike } from "../graph/build.ts";
-import { differentiating, freshUid, is, type Node, peekId } from "../graph/node.ts";
-import { node, type Region } from "../graph/primitives.ts";
+import {
+  type DeviceName,
+  differentiating,
+  freshUid,
+  is,
+  type Node,
+  peekId,
+} from "../graph/node.ts";
+import { node, type OwnKernel, type Region } from "../graph/primitives.ts";
 import { rebuild, substitute, topological } from "../graph/walk.ts";
 import { sameShape } from "../shape.ts";
 import type { Batched, BatchWalker, VmapOptions } from "./batching.ts";
@@ -37,13 +44,15 @@ export function regionNodes(
   f: (params: Node[]) => Node[],
   args: readonly Node[],
   vjp?: OwnVjp,
+  kernel?: OwnKernel,
 ): Node[] {
+  const own = kernel && { kernel };
   const since = peekId();
   const params = args.map((a) => parameterLike(a));
   const results = f(params);
   if (!vjp) {
     const { body, captured } = closeOver(results, params, since);
-    return callRegion({ kind, name, body }, [...args, ...captured]);
+    return callRegion({ kind, name, body, ...own }, [...args, ...captured]);
   }
   const outs = results.map((r) => parameterLike(r));
   const cts = results.map((r) => parameterLike(r));
@@ -53,7 +62,7 @@ export function regionNodes(
   const closed = closeOver([...results, ...given], [...params, ...outs, ...cts], since);
   const extra = closed.body.params.slice(params.length + 2 * results.length);
   const backward = closed.body.results.slice(results.length);
-  const own: OwnVjp = (src, out, ct) => {
+  const pull: OwnVjp = (src, out, ct) => {
     const map = new Map<Node, Node>();
     for (const [from, to] of [
       [[...params, ...extra], src],
@@ -69,7 +78,7 @@ export function regionNodes(
     params: [...params, ...extra],
     results: closed.body.results.slice(0, results.length),
   };
-  return callRegion({ kind, name, body, vjp: own }, [...args, ...closed.captured]);
+  return callRegion({ kind, name, body, vjp: pull, ...own }, [...args, ...closed.captured]);
 }
 
 /** f(args), of which only the arguments are kept: its gradient computes the inside anew. */
@@ -97,7 +106,7 @@ export function expandRegion(n: Node<"region">): Node[] {
  */
 export function lowerRegions(
   roots: readonly Node[],
-  keep: (region: Region) => boolean = () => false,
+  keep: (region: Region, device: DeviceName | null) => boolean = () => false,
 ): Node[] {
   const order = topological(roots);
   const used = new Map<Node, Set<number>>();
@@ -110,7 +119,7 @@ export function lowerRegions(
   for (const n of order) {
     if (is(n, "project") && values.has(n.src[0]))
       made.set(n, values.get(n.src[0])![n.attrs.index]!);
-    else if (is(n, "region") && !keep(n.attrs.region))
+    else if (is(n, "region") && !keep(n.attrs.region, n.device))
       values.set(n, lowered(n, n.src.map(get), used.get(n)!));
     else if (n.src.some((s) => made.has(s))) made.set(n, rebuild(n, n.src.map(get)));
   }
@@ -213,10 +222,18 @@ export function regionBatch(
   const inner = params.map((p, i) => batchedLike(p, src[i].batched, size));
   const env = new Map(params.map((p, i) => [p as Node, inner[i]]));
   const found = batchWith(results, env, size, options);
+  const kernel = region.kernel?.batched(
+    src.map((s) => s.batched),
+    size,
+  );
+  // A kernel batches all of its results.
+  if (kernel)
+    for (const [i, { node, batched }] of found.entries())
+      if (!batched) found[i] = { node: expand(node, [size, ...node.shape]), batched: true };
   const body = { params: inner.map((p) => p.node), results: found.map((r) => r.node) };
   const vjp = region.vjp && batchedVjp(region.vjp);
   const out = callRegion(
-    { kind: region.kind, name: region.name, body, ...(vjp && { vjp }) },
+    { kind: region.kind, name: region.name, body, ...(vjp && { vjp }), ...(kernel && { kernel }) },
     src.map((s) => s.node),
   );
   return out.map((o, i) => ({ node: o, batched: found[i].batched }));

@@ -5,6 +5,7 @@
  */
 import fc from "fast-check";
 import { type DType, type Tensor, tensor } from "hinode";
+import { broadcastablePairs, shapes as drawnShapes } from "hinode/testing";
 import { expect } from "vitest";
 import { roundTo } from "../../core/dtype.ts";
 import { difference, type Tolerance } from "../support/close.ts";
@@ -21,19 +22,10 @@ export const numel = (shape: readonly number[]): number => shape.reduce((n, d) =
 /** Few runs with many shapes each: on a compiling backend every shape is a new plan. */
 export const runs = numRuns(25);
 
-const size = fc.oneof(
-  { weight: 1, arbitrary: fc.constant(0) },
-  { weight: 3, arbitrary: fc.constant(1) },
-  { weight: 12, arbitrary: fc.integer({ min: 2, max: 9 }) },
-);
-
 /** Shapes of 0 to 4 axes with sizes 0, 1 and more. */
-export const shapes = fc.array(size, { maxLength: 4 });
+export const shapes = drawnShapes();
 /** The same without empty axes. */
-export const fullShapes = fc.array(
-  size.filter((d) => d > 0),
-  { maxLength: 4 },
-);
+export const fullShapes = drawnShapes({ empty: false });
 
 export const values: Record<Exclude<DType, never>, fc.Arbitrary<number>> = {
   // GPUs may take subnormal numbers as 0.
@@ -63,15 +55,9 @@ export const arrays = (
   shape: fc.Arbitrary<readonly number[]> = shapes,
 ): fc.Arbitrary<Plain> => shape.chain((s) => filled(s, value));
 
-/** Two arrays whose shapes broadcast: axes dropped from the left or set to 1 at random. */
+/** Two arrays whose shapes broadcast. */
 export const broadcasting = (value: fc.Arbitrary<number>): fc.Arbitrary<[Plain, Plain]> =>
-  fc
-    .tuple(shapes, fc.array(fc.boolean(), { minLength: 8, maxLength: 8 }), fc.nat(2), fc.nat(2))
-    .chain(([shape, ones, dropA, dropB]) => {
-      const reduced = (drop: number, offset: number) =>
-        shape.map((d, i) => (ones[offset + i] ? d : 1)).slice(Math.min(drop, shape.length));
-      return fc.tuple(filled(reduced(dropA, 0), value), filled(reduced(dropB, 4), value));
-    });
+  broadcastablePairs().chain(([a, b]) => fc.tuple(filled(a, value), filled(b, value)));
 
 export const make = (p: Plain, dtype: DType = "f32", requiresGrad = false): Tensor =>
   tensor(dtype === "bool" ? [...p.data] : [...p.data], { dtype, shape: p.shape, requiresGrad });

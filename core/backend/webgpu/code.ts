@@ -25,6 +25,7 @@ import { formatShape, numel } from "../../shape.ts";
 import type { KernelReport } from "../backend.ts";
 import type { KernelSource, Pipeline } from "./pipelines.ts";
 import { printWgsl, type Wgsl } from "./wgsl.ts";
+import { printShader } from "./wgsl-custom.ts";
 
 /** What a program needs of its backend. */
 export interface Host {
@@ -165,16 +166,16 @@ export class CodeMaker {
       into = -1;
     }
     const { target } = this.#host;
-    let wgsl = printWgsl(kernel, target);
+    let wgsl = stage.shader ? printShader(kernel, stage.shader, target) : printWgsl(kernel, target);
     const limit = target.buffers - (wgsl.errors === null ? 0 : 1);
     if (buffers.length > limit) {
-      const packed = packBuffers(kernel, limit);
+      const packed = stage.shader ? null : packBuffers(kernel, limit);
       if (!packed)
         throw new LimitError(
           describe(
             `webgpu: kernel ${kernel.name}`,
             `at most ${target.buffers} storage buffers`,
-            `${buffers.length} of too many dtypes to put together`,
+            `${buffers.length}${stage.shader ? "" : " of too many dtypes to put together"}`,
           ),
         );
       const before = buffers as readonly (Node | Temporary)[];
@@ -193,7 +194,7 @@ export class CodeMaker {
     }
     return {
       stage: { ...stage, kernel },
-      report: report(kernel, stores),
+      report: report(kernel, stores, stage.shader && wgsl.code),
       wgsl,
       buffers,
       scalars: this.#scalarBlock(stage),
@@ -227,7 +228,11 @@ export function tooLarge(
   );
 }
 
-function report(kernel: Kernel, stores: ReadonlyMap<Node, string>): KernelReport {
+function report(
+  kernel: Kernel,
+  stores: ReadonlyMap<Node, string>,
+  code: string | undefined,
+): KernelReport {
   return {
     name: kernel.name,
     kind: kernel.kind,
@@ -235,7 +240,7 @@ function report(kernel: Kernel, stores: ReadonlyMap<Node, string>): KernelReport
     flops: kernel.flops,
     writes: [...stores].map(([n, reason]) => ({ shape: n.shape, dtype: n.dtype, reason })),
     get source() {
-      return formatKernel(kernel);
+      return code ?? formatKernel(kernel);
     },
   };
 }

@@ -5,6 +5,7 @@
 import type { DType } from "../../dtype.ts";
 import type { Node } from "../../graph/node.ts";
 import type { Group } from "../../schedule/group.ts";
+import { customStage, type Shader } from "../custom.ts";
 import type { Kernel } from "../ir.ts";
 import { planNest } from "../nest.ts";
 import { planRow } from "../phases.ts";
@@ -31,6 +32,8 @@ export interface Stage {
   readonly buffers: readonly (Node | Temporary)[];
   /** Random leaves: words 3i … 3i+2 of the kernel's scalars. */
   readonly randoms: readonly Node<"random">[];
+  /** What runs in place of the kernel's body, which then is empty. */
+  readonly shader?: Shader;
 }
 
 export interface GpuLowered {
@@ -62,6 +65,8 @@ export function lowerForGpu(
       return lowerMatmul(group, inMemory, target, choose);
     case "attention":
       return lowerAttention(group, inMemory, target);
+    case "custom":
+      return { stages: [customStage(group)], overwritable: () => false };
     case "scatter":
       return lowerScatter(group, inMemory, target);
     case "scan":
