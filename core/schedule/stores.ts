@@ -41,6 +41,8 @@ export function weightOf(n: Pick<Node, "op" | "src">): number {
 const cheap = 10;
 /** For values that repeat along a broadcast in their reader. */
 const cheapRepeated = 3;
+/** For quantised weights in a product: 4 bits are 10, 12 if the product is in halves. */
+const cheapUnpacking = 12;
 
 /**
  * Cheap functions of inputs alone: every reader evaluates them itself. They would otherwise tie groups together that
@@ -215,7 +217,7 @@ function nameOf(n: Node): string {
 }
 
 /** Is a node computed of bytes in memory, with at least two elements of it to a byte or one, and of little else? */
-function unpacks(n: Node, floating: ReadonlySet<Node>): boolean {
+function unpacks(n: Node): boolean {
   let [packed, bytes] = [false, 0];
   const seen = new Set<Node>();
   const stack = [n];
@@ -226,7 +228,7 @@ function unpacks(n: Node, floating: ReadonlySet<Node>): boolean {
       bytes += numel(m.shape) * dtypes[m.dtype].bytes;
       if (dtypes[m.dtype].bytes === 1 && 2 * numel(m.shape) >= numel(n.shape)) packed = true;
     } else if (!isLeaf(m)) {
-      if (!floating.has(m)) return false;
+      if (!isAligned(m)) return false;
       stack.push(...m.src.map(beneath));
     }
   }
@@ -253,7 +255,7 @@ function reasonToStore(
     if (floating.has(n) && !template) continue;
     const rows = numel(reader.space.filter((_, i) => !reader.reduced.includes(i)));
     // Quantised weights: what is read instead of the value is much smaller, so a product unpacks it where it fetches it.
-    if (user.op === "dot" && weight <= cheap && unpacks(n, floating)) continue;
+    if (user.op === "dot" && weight <= cheapUnpacking && unpacks(n)) continue;
     // What only varies from row to row is evaluated once per row, wherever in the row it is used.
     const perRow = reader.reduced.length > 0 && numel(n.shape) === rows;
     const shape = reader.kind === "update" ? reader.space : user.shape;
