@@ -97,6 +97,22 @@ export function randn(shape: Shape, options: RandomFloatOptions = {}): Tensor {
   return float("randn", normalNode("randn", shape, options), options);
 }
 
+/** Uniform in [0, 1), in the shape and dtype of another tensor. */
+export const randLike = (x: Tensor, options: RandomFloatOptions = {}): Tensor =>
+  rand(x.shape, { dtype: x.dtype, ...options });
+
+/** Normal with mean 0 and standard deviation 1, in the shape and dtype of another tensor. */
+export const randnLike = (x: Tensor, options: RandomFloatOptions = {}): Tensor =>
+  randn(x.shape, { dtype: x.dtype, ...options });
+
+/** Integers low … high − 1, in the shape and dtype of another tensor. */
+export const randintLike = (
+  x: Tensor,
+  low: number,
+  high: number,
+  options: RandomOptions & { dtype?: DType } = {},
+): Tensor => randint(low, high, x.shape, { dtype: x.dtype, ...options });
+
 /** Uniform in [low, high). */
 export function uniform(shape: Shape, low = 0, high = 1, options: RandomFloatOptions = {}): Tensor {
   const u = uniformNode(bits("uniform", shape, options));

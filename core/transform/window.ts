@@ -2,7 +2,8 @@
  * @file The transpose of sliding windows: every element gets the sum of what the windows that hold it carry (col2im).
  *
  * Written with movement only, so that it is fused into the sum: rows of windows are shifted against each other by reading
- * a padded array at a row length that is `dilation` shorter (a shear).
+ * a padded array at a row length that is `dilation` shorter (a shear). Windows that do not overlap lie one behind the other,
+ * and there is nothing to sum.
  */
 import * as b from "../graph/build.ts";
 import type { Node } from "../graph/node.ts";
@@ -14,11 +15,26 @@ export function unwindow(g: Node, attrs: AttrsOf["window"], shape: Shape): Node 
   const { axis, size, stride, dilation } = attrs;
   const last = g.shape.length - 1;
   const rest = g.shape.map((_, i) => i).filter((i) => i !== axis && i !== last);
-  // [rest…, size, count]
-  let rows = b.permute(g, [...rest, last, axis]);
   const outer = rest.map((i) => g.shape[i]);
   const count = g.shape[axis];
   const zeros = outer.map(() => 0);
+  /** [rest…, length] as x: what lies beyond the axis belongs to no window's element. */
+  const placed = (line: Node, length: number): Node => {
+    const fits = Math.min(length, shape[axis]);
+    const cut = b.slice(line, [...zeros, 0], [...outer, fits]);
+    const whole = b.pad(cut, [...zeros, 0], [...zeros, shape[axis] - fits], 0);
+    return b.permute(
+      whole,
+      shape.map((_, i) => (i === axis ? rest.length : rest.indexOf(i))),
+    );
+  };
+  if (dilation === 1 && stride >= size) {
+    const windows = b.permute(g, [...rest, axis, last]);
+    const apart = b.pad(windows, [...zeros, 0, 0], [...zeros, 0, stride - size], 0);
+    return placed(b.reshape(apart, [...outer, count * stride]), count * stride);
+  }
+  // [rest…, size, count]
+  let rows = b.permute(g, [...rest, last, axis]);
   // Windows start `stride` apart: zeros between them.
   rows = b.reshape(rows, [...outer, size, count, 1]);
   rows = b.pad(rows, [...zeros, 0, 0, 0], [...zeros, 0, 0, stride - 1], 0);
@@ -29,11 +45,5 @@ export function unwindow(g: Node, attrs: AttrsOf["window"], shape: Shape): Node 
   rows = b.pad(rows, [...zeros, 0, 0], [...zeros, 0, size * dilation], 0);
   rows = b.reshape(rows, [...outer, size * (width + dilation)]);
   rows = b.slice(rows, [...zeros, 0], [...outer, size * width]);
-  let sum = b.sum(b.reshape(rows, [...outer, size, width]), [rest.length]);
-  // What lies beyond the axis belongs to no window's element.
-  const fits = Math.min(width, shape[axis]);
-  sum = b.slice(sum, [...zeros, 0], [...outer, fits]);
-  sum = b.pad(sum, [...zeros, 0], [...zeros, shape[axis] - fits], 0);
-  const back = shape.map((_, i) => (i === axis ? rest.length : rest.indexOf(i)));
-  return b.permute(sum, back);
+  return placed(b.sum(b.reshape(rows, [...outer, size, width]), [rest.length]), width);
 }

@@ -26,6 +26,24 @@ onEachDevice("randomness", () => {
     expect([...second]).toEqual(want(4, 1));
   });
 
+  test("like another tensor: its shape and dtype, the draws of that shape", async () => {
+    const x = h.zeros([2, 3], { dtype: "f16" });
+    for (const [like, plain] of [
+      [h.randLike, h.rand],
+      [h.randnLike, h.randn],
+    ] as const) {
+      const [a, b] = [new Generator(5), new Generator(5)];
+      const drawn = like(x, { generator: a });
+      expect([drawn.dtype, drawn.shape]).toEqual(["f16", [2, 3]]);
+      const wanted = plain([2, 3], { dtype: "f16", generator: b });
+      expect(await drawn.tolist()).toEqual(await wanted.tolist());
+      expect(like(x, { dtype: "f32" }).dtype).toBe("f32");
+    }
+    const dice = h.randintLike(h.zeros([50], { dtype: "i32" }), 1, 7);
+    expect(dice.dtype).toBe("i32");
+    for (const eyes of await dice.data()) expect([1, 2, 3, 4, 5, 6]).toContain(eyes);
+  });
+
   test("a seed repeats, a state continues", async () => {
     h.manualSeed(3);
     const a = await h.randn([5]).tolist();
