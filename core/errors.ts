@@ -2,6 +2,7 @@
  * @file Every error that Hinode throws on purpose. A message names the operation, what it expected, what it
  * got (all shapes and dtypes), and a hint where there is one; the class lets a program react.
  */
+import type { DType } from "./dtype.ts";
 
 /** Modules and transforms nest deeper than the engine's ten frames, and the user's line lies below them. */
 const STACK_FRAMES = 100;
@@ -43,7 +44,7 @@ export interface CallSite {
 export interface AnomalyDetails {
   readonly op: string;
   readonly shape: readonly number[];
-  readonly dtype: string;
+  readonly dtype: DType;
   /** A part of a derivative; `forward` is what it belongs to. */
   readonly gradient: boolean;
   /** Null if it was recorded before detectAnomaly was on. */
@@ -57,7 +58,7 @@ export interface AnomalyDetails {
 export class AnomalyError extends HinodeError implements AnomalyDetails {
   declare readonly op: string;
   declare readonly shape: readonly number[];
-  declare readonly dtype: string;
+  declare readonly dtype: DType;
   declare readonly gradient: boolean;
   declare readonly site: CallSite | null;
   declare readonly forward: { readonly op: string; readonly site: CallSite | null } | null;

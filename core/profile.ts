@@ -3,6 +3,7 @@
  * on request, of what the device can do at most. Backends tell of runs (backend/observe.ts); this file repeats, adds up and
  * takes medians; profile-format.ts prints. As explain(), it names kernels by what they compute.
  */
+import type { KernelReport } from "./backend/backend.ts";
 import { type Observer, observe, type RunTime, type Timed } from "./backend/observe.ts";
 import { type Device, deviceNamed, devices } from "./device.ts";
 import { ArgumentError, describe } from "./errors.ts";
@@ -25,7 +26,7 @@ export interface ProfileOptions {
 /** All calls of one kernel. */
 export interface KernelProfile {
   readonly device: DeviceName;
-  readonly kind: string;
+  readonly kind: KernelReport["kind"];
   readonly name: string;
   /** In one call of fn. */
   readonly calls: number;

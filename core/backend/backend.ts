@@ -2,6 +2,7 @@
 import type { DType, TypedArray } from "../dtype.ts";
 import type { DeviceName, Node } from "../graph/node.ts";
 import type { Storage } from "../graph/primitives.ts";
+import type { KernelKind } from "../kernel/ir.ts";
 
 /**
  * A graph ready for planning: simplified by nothing yet, interned, leaves numbered by first use. `inputs[i]` is the
@@ -16,7 +17,8 @@ export interface CanonicalGraph {
 
 export interface KernelReport {
   readonly name: string;
-  readonly kind: string;
+  /** "runtime": what a device does between kernels; "primitive": a node of the graph, computed as it is. */
+  readonly kind: KernelKind | "runtime" | "primitive";
   readonly bytes: number;
   readonly flops: number;
   /** Why each value that this kernel writes was materialised. */

@@ -111,6 +111,8 @@ export class OneCycleLR extends LRScheduler {
   }
 }
 
+export type CyclicMode = "triangular" | "triangular2" | "exp_range";
+
 export interface CyclicOptions extends MomentumCycle {
   /** The smallest rate, in place of the optimizer's; of each group, or of all. */
   readonly baseLr: PerGroup;
@@ -119,7 +121,7 @@ export interface CyclicOptions extends MomentumCycle {
   /** As many as up, unless given. */
   readonly stepSizeDown?: number;
   /** Cycles of the same height, each half as high as the one before, or shrinking by gamma at each step. */
-  readonly mode?: "triangular" | "triangular2" | "exp_range";
+  readonly mode?: CyclicMode;
   readonly gamma?: number;
   /** In place of `mode`: the height by the cycle, from 1 on, or by the step. */
   readonly scaleFn?: (x: number) => number;
@@ -134,7 +136,7 @@ export class CyclicLR extends LRScheduler {
   constructor(optimizer: Optimizer, options: CyclicOptions) {
     const { stepSizeUp = 2000, stepSizeDown = stepSizeUp, mode = "triangular" } = options;
     const { gamma = 1, scaleFn, scaleMode = "cycle" } = options;
-    const heights: Record<string, (cycle: number, step: number) => number> = {
+    const heights: Record<CyclicMode, (cycle: number, step: number) => number> = {
       triangular: () => 1,
       triangular2: (cycle) => 1 / 2 ** (cycle - 1),
       exp_range: (_, step) => gamma ** step,

@@ -139,13 +139,15 @@ export const getInverseSqrtSchedule = (
     Math.sqrt(timescale / (step - numWarmupSteps + timescale)),
   );
 
+export type WsdShape = "linear" | "cosine" | "1-sqrt";
+
 export interface WsdOptions extends Warmup {
   readonly numDecaySteps: number;
   /** Or `numStableSteps`. */
   readonly numTrainingSteps?: number;
   readonly numStableSteps?: number;
-  readonly warmupType?: "linear" | "cosine" | "1-sqrt";
-  readonly decayType?: "linear" | "cosine" | "1-sqrt";
+  readonly warmupType?: WsdShape;
+  readonly decayType?: WsdShape;
   /** The rate at both ends, as a share of base. */
   readonly minLrRatio?: number;
   /** Of decayType "cosine"; ½, down to the end, by default. */
@@ -157,7 +159,7 @@ export function getWsdSchedule(optimizer: Optimizer, options: WsdOptions): LRSch
   const { numWarmupSteps: warmup, numDecaySteps: decay, numTrainingSteps } = options;
   const { numStableSteps: stable = numTrainingSteps! - warmup - decay } = options;
   const { warmupType = "linear", decayType = "cosine", minLrRatio = 0, numCycles = 0.5 } = options;
-  const falls: Readonly<Record<string, (x: number, cycles: number) => number>> = {
+  const falls: Readonly<Record<WsdShape, (x: number, cycles: number) => number>> = {
     linear: (x) => 1 - x,
     cosine: (x, cycles) => halfCosine(cycles * x),
     "1-sqrt": (x) => 1 - Math.sqrt(x),

@@ -230,7 +230,7 @@ describe.skipIf(!devices.includes("webgpu"))("a GPU that cannot tell times of ke
     const { device, pool } = before.backend as WebGpuBackend;
     const timer = new DispatchTimer(device, pool, true);
     const encoder = device.createCommandEncoder();
-    const kernel = { name: "nothing", kind: "map", bytes: 0, flops: 0 };
+    const kernel = { name: "nothing", kind: "map" as const, bytes: 0, flops: 0 };
     for (let i = 0; i < 2100; i++) encoder.beginComputePass(timer.pass(kernel)!).end();
     timer.resolve(encoder);
     device.queue.submit([encoder.finish()]);
