@@ -65,7 +65,7 @@ export async function serve(
 ): Promise<{ readonly origin: string } & AsyncDisposable> {
   const server: Server = createServer((request, response) => {
     const path = request.url!.replace(/\?.*/, "").replace(/\/$/, "/index.html");
-    const golden = path.match(/^\/golden\/([\w.]+)$/)?.[1];
+    const golden = path.match(/^\/golden\/([\w.-]+)$/)?.[1];
     const body = golden
       ? readFileSync(join(resolve(import.meta.dirname, "../golden/data"), golden))
       : site.get(path);

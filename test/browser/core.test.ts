@@ -60,7 +60,7 @@ describe.skipIf(noBrowser)(`the core in Chromium${noBrowser ? `: ${noBrowser}` :
   test.concurrent("on wasm", { timeout: 300_000 }, () =>
     run(
       { HINODE_TEST_DEVICES: "wasm", isolated: true, ...seeds },
-      "^(golden|graph|nn|ops|runtime|transform)/|environment|threads",
+      "^(golden|graph|nn|ops|runtime|transform)/|environment|threads|images",
       `^(?!.*(${nodeOnly}))`,
       2000,
     ),

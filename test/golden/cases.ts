@@ -6,12 +6,12 @@ import { type DType, defaultDevice, gradients, Tensor, tensor, zeros } from "hin
 import { readSafetensors, type StoredTensor } from "../support/safetensors.ts";
 import { type Measure, measureTensor, worst } from "./comparison.ts";
 import { type Expr, evaluate, evaluateSequence } from "./expression.ts";
-import { type Files, type GoldenCase, readJson } from "./group.ts";
+import { type Group, readJson } from "./group.ts";
 import { callModule, type ModuleArgs } from "./modules.ts";
 import { dtypes } from "./special.ts";
 import { NotCovered } from "./values.ts";
 
-interface Case {
+export interface Case {
   readonly id: string;
   readonly op?: string;
   readonly args?: ModuleArgs;
@@ -33,24 +33,32 @@ interface Case {
 
 type Store = ReadonlyMap<string, StoredTensor>;
 
-export function expressionGroup(files: Files, name: string): GoldenCase[] {
-  const cases: Case[] = readJson(files, name).cases;
-  const store = readSafetensors(files(`${name}.safetensors`));
-  return cases.map((c) => ({ id: c.id, call: c.call, run: () => runCase(c, store) }));
-}
+/** What a case's call gives, in the order of its stored outputs. */
+type Outputs = (c: Case, inputs: Tensor[]) => Tensor[] | Promise<Tensor[]>;
+
+/** A group of cases with inputs, outputs and perhaps gradients. */
+export const caseGroup =
+  (outputs: Outputs): Group =>
+  (files, name) => {
+    const cases: Case[] = readJson(files, name).cases;
+    const store = readSafetensors(files(`${name}.safetensors`));
+    return cases.map((c) => ({ id: c.id, call: c.call, run: () => runCase(c, store, outputs) }));
+  };
+
+export const expressionGroup = caseGroup((c, inputs) => evaluateOutputs(c, inputs));
 
 const dtypeOf = (c: Case, key: string): DType =>
   c.dtypes?.[key] ? dtypes[`torch.${c.dtypes[key]}`] : "f32";
 
 /** Throws NotCovered when the library lacks something, or an error that says what differs. */
-async function runCase(c: Case, store: Store): Promise<Measure> {
+async function runCase(c: Case, store: Store, outputsOf: Outputs): Promise<Measure> {
   const inputs = (c.inputs ?? []).map((key, i) => {
     const { data, shape } = store.get(key)!;
     // Reading a result keeps its history only when something below it requires a gradient.
     const requiresGrad = Boolean(c.grads?.[i]);
     return tensor(data, { dtype: dtypeOf(c, key), shape, requiresGrad });
   });
-  const outputs = await evaluateOutputs(c, inputs);
+  const outputs = await outputsOf(c, inputs);
   const skipped = c.edge && defaultDevice().name === "webgpu" ? subnormalPlaces(c, store) : null;
   if (outputs.length !== c.outputs.length)
     throw new Error(`${outputs.length} outputs instead of ${c.outputs.length}`);

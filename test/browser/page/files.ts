@@ -1,8 +1,13 @@
 /** @file Stands in for test/golden/files.ts: the fixtures are fetched before any test asks for them. */
-const names = ["ops", "nn", "transforms", "optim", "half", "dtypes"].flatMap((group) => [
-  `${group}.json`,
-  `${group}.safetensors`,
-]);
+import { modelFiles } from "../../golden/models/counts.ts";
+
+const names = [
+  ...["ops", "nn", "transforms", "optim", "half", "dtypes", "images"].flatMap((group) => [
+    `${group}.json`,
+    `${group}.safetensors`,
+  ]),
+  ...modelFiles,
+];
 
 const files = new Map(
   await Promise.all(
