@@ -1,33 +1,26 @@
 /**
- * @file How the benchmarks measure: inputs resident, a warm-up (WebAssembly is optimised while it runs), then the
- * shortest of many runs, each awaited to its end, as the limits of peak.ts are measured. Machines are noisy, so a
- * figure is stated as a ratio to a limit of the same process.
+ * @file What one figure of `npm run bench` is, and whether its bar was met. Machines are noisy: a time is a median, and a share of
+ * a limit is that of the shortest call, as the limits are those of the shortest too, measured beside it.
  */
-import { defaultDevice, type Tensor } from "hinode";
-
 export interface Figure {
   readonly name: string;
-  readonly text: string;
-  /** What was reached, and the bar; null: only reported. */
-  readonly value: number;
-  readonly bar: number | null;
-  /** Smaller is better. */
-  readonly atMost?: boolean;
+  readonly family: string;
+  readonly device: string;
+  readonly threads: number;
+  /** Median of one call; null for what is no time. */
+  readonly ms: number | null;
+  readonly gflops: number | null;
+  readonly gbs: number | null;
+  /** Share of the machine's limit, 0 to 1. */
+  readonly roofline: number | null;
+  /** Another measure, in words and as a number. */
+  readonly other?: { readonly text: string; readonly value: number };
+  /** On `roofline`, or on `other` where there is one. */
+  readonly bar?: { readonly atLeast: number } | { readonly atMost: number };
 }
 
-export const passes = ({ value, bar, atMost }: Figure): boolean =>
-  bar === null || (atMost ? value <= bar : value >= bar);
-
-/** Seconds of one call of `fn`, whose result is awaited and disposed of: the shortest of `runs`. */
-export async function seconds(fn: () => Tensor, runs = 40, warmup = 60): Promise<number> {
-  const device = defaultDevice();
-  let shortest = Number.POSITIVE_INFINITY;
-  for (let i = -warmup; i < runs; i++) {
-    const start = performance.now();
-    const result = fn();
-    await device.ready();
-    if (i >= 0) shortest = Math.min(shortest, performance.now() - start);
-    result.dispose();
-  }
-  return shortest / 1000;
+export function passes({ bar, roofline, other }: Figure): boolean {
+  const value = other?.value ?? roofline;
+  if (!bar || value === null) return true;
+  return "atLeast" in bar ? value >= bar.atLeast : value <= bar.atMost;
 }

@@ -39,16 +39,20 @@ async function growth(compiled: boolean): Promise<number> {
   return (held() - before) / 2000;
 }
 
-export async function memory(): Promise<Figure[]> {
+export async function memory(where: Pick<Figure, "device" | "threads">): Promise<Figure[]> {
   const figures: Figure[] = [];
   for (const compiled of [false, true]) {
     const bytes = await growth(compiled);
     figures.push({
+      ...where,
       name: `memory growth, ${compiled ? "compiled" : "eager"}`,
-      text: `${bytes.toFixed(0)} bytes per step over 2,000 steps`,
-      value: bytes,
-      bar: 1000,
-      atMost: true,
+      family: "memory",
+      ms: null,
+      gflops: null,
+      gbs: null,
+      roofline: null,
+      other: { text: `${bytes.toFixed(0)} bytes per step over 2,000 steps`, value: bytes },
+      bar: { atMost: 1000 },
     });
   }
   return figures;
