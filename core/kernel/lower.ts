@@ -9,6 +9,7 @@ import type { Node } from "../graph/node.ts";
 import { type Group, isReduce } from "../schedule/group.ts";
 import { type Index, iadd, imin, imul, isub, ivar, num, substitute } from "../schedule/symbolic.ts";
 import { numel } from "../shape.ts";
+import { columnsOfTask, emitColumns, sumsColumns } from "./columns.ts";
 import { Evaluator } from "./evaluate.ts";
 import type { Kernel, KernelKind, Stmt } from "./ir.ts";
 import { laneOf, loopEnv, mapIndices } from "./loops.ts";
@@ -41,11 +42,17 @@ export function lowerNest(group: Group, inMemory: (n: Node) => boolean): Lowered
   // The range is the outermost kept loop; if only the lanes are left, blocks of them.
   const outer = kept.filter((loop) => loop !== lanes);
   const range = outer.shift() ?? null;
+  // Lanes of a task.
+  const alone = reduced.length > 0 && lanes ? columnsOfTask(lanes) : block;
+  const split = !range && lanes && !lanes.reduced && lanes.extent >= 2 * alone;
+  const width = split ? alone : (lanes?.extent ?? 1);
+  const columns = sumsColumns(group, nest, plan, width);
   const body = (): void => {
-    // Sums down columns take a cache line or two of each row at a time; what is more than a sum needs the registers.
+    // Down columns, a cache line or two of each row are taken at a time; what is more than a sum needs the registers.
     const unroll = reduced.length > 0 && group.members.size <= 4 ? 8 : 0;
     const row = () => emitRow(group, ev, at, plan, serialRows(group, ev, nest, at, plan));
-    if (lanes && !lanes.reduced) nestIn(ev, "vector", lanes, row, unroll);
+    if (columns) emitColumns(group, ev, at, nest, plan, width);
+    else if (lanes && !lanes.reduced) nestIn(ev, "vector", lanes, row, unroll);
     else row();
   };
   const serial = (i: number): void => {
@@ -67,8 +74,7 @@ export function lowerNest(group: Group, inMemory: (n: Node) => boolean): Lowered
   } else {
     serial(0);
     stmts = ev.pop().stmts;
-    const width = reduced.length > 0 ? 64 : block;
-    if (lanes && !lanes.reduced && lanes.extent >= 2 * width) {
+    if (split) {
       stmts = blockLoop(stmts, laneOf(lanes), lanes.extent, width);
       rangeInfo = { var: "p", extent: Math.ceil(lanes.extent / width) };
     }
@@ -85,16 +91,18 @@ export function nestKind(group: Group): KernelKind {
   return onlyReduce ? "reduce" : "row";
 }
 
-/** Turns the vector loop over `lane` into blocks of `width` lanes, block number `p`. */
+/** Turns vector loops over `lane` into blocks of `width` lanes, block number `p`. */
 function blockLoop(stmts: readonly Stmt[], lane: string, extent: number, width: number): Stmt[] {
   const p = ivar("p", Math.ceil(extent / width));
   const begin = imul(p, width);
   const env = new Map([[lane, iadd(begin, ivar(lane, width))]]);
-  return stmts.map((s) =>
-    s.k === "loop" && s.var === lane
-      ? { ...s, extent: imin(num(width), isub(num(extent), begin)), body: mapIndices(s.body, env) }
-      : s,
-  );
+  const cut = (s: Stmt): Stmt => {
+    if (s.k !== "loop") return s;
+    if (s.var !== lane) return { ...s, body: s.body.map(cut) };
+    const left = isub(num(extent), begin);
+    return { ...s, extent: imin(num(width), left), body: mapIndices(s.body, env) };
+  };
+  return stmts.map(cut);
 }
 
 /** What a schedule decides of a kernel. */

@@ -85,7 +85,7 @@ const shortDepth = 96;
 const cachedElements = 3 << 17;
 /** A task below this is not worth a thread's waking (60 µs at 50 GFLOP/s). */
 const taskFlops = 3e6;
-const wantedTasks = 16;
+const wantedTasks = 64;
 /** Up to this many rows B is read in place. */
 const fewRows = 8;
 
@@ -220,7 +220,7 @@ function plan(spec: MatmulSpec, rowTile: number, width: number, packed: boolean)
   if (rowBlocks * columnBlocks < wanted)
     columnBlocks = Math.min(
       Math.ceil(wanted / rowBlocks),
-      Math.max(columnBlocks, Math.ceil(n / 32)),
+      Math.max(columnBlocks, Math.ceil(n / (packed ? 64 : 32))),
     );
   const per = (size: number, tile: number, blocks: number) =>
     Math.ceil(roundUp(Math.ceil(size / blocks), tile) / tile);

@@ -19,6 +19,8 @@ const sumBlock = 4096;
 const serialBlock = 256;
 /** Sums of blocks are added up in groups of this many. */
 const sumFan = 64;
+/** Sums of a block are of this level, those of a group of blocks of the one below, and those of all of level 0. */
+export const blockLevel = 2;
 /** Elements of scratch that a row may keep between phases. */
 const maxKept = 1 << 14;
 
@@ -31,7 +33,7 @@ export function serialRows(
 ): RowSchedule {
   const loops = nest.reduced;
   const inner = loops[loops.length - 1] ?? null;
-  const long = inner !== null && inner.extent > (inner === nest.lanes ? sumBlock : serialBlock);
+  const long = inner !== null && sumsInBlocks(inner, inner === nest.lanes);
   const keep =
     nest.lanes?.reduced === true && extentOf(loops) <= maxKept ? rowsToKeep(group, plan) : null;
   return {
@@ -39,6 +41,21 @@ export function serialRows(
       const sums = reductions.filter((r) => r.combine === "sum");
       const blocked = long && sums.some((r) => isFloat(r.dtype));
       const blocks = new Map(blocked ? sums.map((r) => [r.node, ev.fresh("b")] as const) : []);
+      const nameAt = (r: Reduction, level: number): string =>
+        level === 0 ? r.name : `${blocks.get(r.node)}${level === blockLevel ? "" : "g"}`;
+      const summed = (body: Stmt, from: number, to: number): Stmt[] => [
+        ...sums.map(
+          (r): Stmt => ({ k: "acc", name: nameAt(r, from), dtype: r.dtype, combine: "sum" }),
+        ),
+        body,
+        ...sums.map(
+          (r): Stmt => ({
+            k: "update",
+            name: nameAt(r, to),
+            value: variable(r.dtype, nameAt(r, from)),
+          }),
+        ),
+      ];
       const walk = (i: number): void => {
         if (i === loops.length) {
           for (const n of keep?.get(phase.number) ?? [])
@@ -48,7 +65,7 @@ export function serialRows(
         }
         const mode = loops[i] === nest.lanes ? "vector" : "serial";
         nestIn(ev, mode, loops[i], () => walk(i + 1));
-        if (blocked && i === loops.length - 1) blockSums(ev, loops[i], sums, blocks);
+        if (blocked && i === loops.length - 1) loopInBlocks(ev, loops[i], summed);
       };
       walk(0);
     },
@@ -91,17 +108,21 @@ function rowsToKeep(group: Group, { phaseOf, isFull }: RowPlan): Map<number, Set
 export const extentOf = (loops: readonly Loop[]): number =>
   loops.reduce((n, loop) => n * loop.extent, 1);
 
+/** Is a sum along the loop, in lanes or one by one, long enough for blocks? */
+export const sumsInBlocks = (loop: Loop, inLanes: boolean): boolean =>
+  loop.extent > (inLanes ? sumBlock : serialBlock);
+
 /**
  * Replaces the loop just emitted by loops over blocks, each with sums of its own that are then added up, `sumFan` at a
- * time: no sum has more than some hundred terms, so the error hardly grows with the length.
+ * time: no sum has more than some hundred terms, so the error hardly grows with the length. `summed` puts a body, whose
+ * sums are those of level `from`, between what clears them and what adds them to those of level `to`.
  */
-function blockSums(
+export function loopInBlocks(
   ev: Evaluator,
   loop: Loop,
-  sums: readonly Reduction[],
-  blockNames: ReadonlyMap<Node, string>,
+  summed: (body: Stmt, from: number, to: number) => Stmt[],
 ): void {
-  const stmts = ev.scopes[ev.depth].stmts;
+  const { stmts } = ev.scopes[ev.depth];
   const emitted = stmts.pop() as Extract<Stmt, { k: "loop" }>;
   const name = laneOf(loop);
   const width = emitted.mode === "vector" ? sumBlock : serialBlock;
@@ -119,24 +140,15 @@ function blockSums(
     extent: imin(num(width), isub(num(loop.extent), begin)),
     body: mapIndices(emitted.body, env),
   };
-  type Naming = (r: Reduction) => string;
-  const added = (body: Stmt, from: Naming, to: Naming): Stmt[] => [
-    ...sums.map((r): Stmt => ({ k: "acc", name: from(r), dtype: r.dtype, combine: "sum" })),
-    body,
-    ...sums.map((r): Stmt => ({ k: "update", name: to(r), value: variable(r.dtype, from(r)) })),
-  ];
-  const ofBlock: Naming = (r) => blockNames.get(r.node)!;
-  const ofGroup: Naming = (r) => `${ofBlock(r)}g`;
-  const ofAll: Naming = (r) => r.name;
   const over = (extent: Index, suffix: string, body: readonly Stmt[]): Stmt =>
     serial(`${name}${suffix}`, extent, body);
   if (groups === 1) {
-    stmts.push(over(num(blocks), "b", added(inner, ofBlock, ofAll)));
+    stmts.push(over(num(blocks), "b", summed(inner, blockLevel, 0)));
     return;
   }
   const left = isub(num(blocks), imul(ivar(`${name}g`, groups), sumFan));
-  const group = over(imin(num(sumFan), left), "b", added(inner, ofBlock, ofGroup));
-  stmts.push(over(num(groups), "g", added(group, ofGroup, ofAll)));
+  const group = over(imin(num(sumFan), left), "b", summed(inner, blockLevel, 1));
+  stmts.push(over(num(groups), "g", summed(group, 1, 0)));
 }
 
 /** Writes one row of `n` to scratch, and makes later evaluations read it. */

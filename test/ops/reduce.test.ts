@@ -346,4 +346,29 @@ onEachDevice("reductions", () => {
     expect(await h.ones([3, 50000]).sum(1).tolist()).toEqual([50000, 50000, 50000]);
     expect(numel([50000])).toBe(50000);
   });
+
+  // Integers, so that the sums are exact in whatever order; more rows than two levels of blocks hold.
+  test.each([
+    [600, 200],
+    [16500, 33],
+    [300, 2100],
+  ])("sums down the columns of %i × %i, beside the values", async (rows, columns) => {
+    const value = (i: number, j: number): number => ((7 * i + 3 * j) % 11) - 5;
+    const x: Plain = build([rows, columns], ([i, j]) => value(i, j));
+    const sums = h.compile((t: Tensor) => {
+      const doubled = t.mul(2);
+      return [doubled, doubled.sum(0), t.mul(doubled).sum(0), t.to("i32").sum(0)];
+    });
+    const [doubled, ...found] = await Promise.all(sums(make(x)).map((t) => t.data()));
+    expect(doubled).toEqual(Float32Array.from(x.data, (v) => 2 * v));
+    const terms = [(v: number) => 2 * v, (v: number) => 2 * v * v, (v: number) => v];
+    for (const [k, term] of terms.entries()) {
+      const column = (j: number): number => {
+        let sum = 0;
+        for (let i = 0; i < rows; i++) sum += term(value(i, j));
+        return sum;
+      };
+      expect([...found[k]]).toEqual(Array.from({ length: columns }, (_, j) => column(j)));
+    }
+  });
 });

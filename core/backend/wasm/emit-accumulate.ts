@@ -3,7 +3,7 @@
  * the loop runs; they are combined when it ends, in a fixed order, so results do not depend on who runs the kernel.
  * If nothing in between reads it, the partials stay open across the loops around the vector loop too.
  */
-import type { DType } from "../../dtype.ts";
+import { type DType, isFloat } from "../../dtype.ts";
 import type { Combine, Stmt } from "../../kernel/ir.ts";
 import { usesOf } from "../../kernel/uses.ts";
 import { Code } from "./assembler.ts";
@@ -63,6 +63,21 @@ function combined(acc: Accumulator, a: Item, b: Item): Item {
   return { value: wrap(dtype, apply(opcode, a.value, b.value)), at: null };
 }
 
+/**
+ * f32x4.max takes nine x86 instructions, most of them for NaN: here they are collected in a mask of their own. pmax takes
+ * one, and of zeros of two signs its first argument: so both orders, and the bits that they share.
+ */
+function extremeApart({ combine }: Accumulator, cell: Cell, x: Expr): Item {
+  const pick = combine === "max" ? "f32x4.pmax" : "f32x4.pmin";
+  const orders = [apply(pick, cell.value, x), apply(pick, x, cell.value)] as const;
+  const value = combine === "max" ? and(...orders) : or(...orders);
+  return { value, at: or(cell.at!, apply("f32x4.ne", x, x)) };
+}
+
+/** Are lanes that have seen NaN marked in the second half of partial cells? */
+const marksNaN = ({ combine, dtype }: Pick<Accumulator, "combine" | "dtype">): boolean =>
+  isFloat(dtype) && (combine === "max" || combine === "min");
+
 /** The larger value; of equal ones, and of two NaN, the lower index. */
 function better(dtype: DType, best: Item, next: Item): Item {
   const float = dtype === "f32";
@@ -81,14 +96,14 @@ function better(dtype: DType, best: Item, next: Item): Item {
   return { value: choose(mask, next.value, best.value), at: choose(mask, next.at!, best.at!) };
 }
 
-function makeCell(acc: { combine: Combine }, make: () => number): Cell {
-  const at = acc.combine === "argmax" ? local("v128", make()) : null;
+function makeCell(paired: boolean, make: () => number): Cell {
+  const at = paired ? local("v128", make()) : null;
   return { value: local("v128", make()), at };
 }
 
 function reset(ctx: Context, acc: Accumulator, cell: Cell): void {
   ctx.idx.assign(cell.value, identity(acc.combine, acc.dtype));
-  if (cell.at) ctx.idx.assign(cell.at, i32x4(-1));
+  if (cell.at) ctx.idx.assign(cell.at, i32x4(acc.combine === "argmax" ? -1 : 0));
 }
 
 function write(ctx: Context, cell: Cell, item: Item): void {
@@ -103,7 +118,9 @@ function write(ctx: Context, cell: Cell, item: Item): void {
 
 export function declareAccumulator(ctx: Context, s: Extract<Stmt, { k: "acc" }>): void {
   const dtype = s.combine === "argmax" ? (ctx.argmaxTypes.get(s.name) ?? s.dtype) : s.dtype;
-  const cells = Array.from({ length: ctx.copies }, () => makeCell(s, () => ctx.idx.own("v128")));
+  const cells = Array.from({ length: ctx.copies }, () =>
+    makeCell(s.combine === "argmax", () => ctx.idx.own("v128")),
+  );
   const acc: Accumulator = { combine: s.combine, dtype, cells, uniform: !ctx.lanes, partial: null };
   for (const cell of cells) reset(ctx, acc, cell);
   ctx.bindings.set(s.name, { k: "acc", acc });
@@ -128,7 +145,8 @@ export function update(
     ctx.fail("an accumulator is read and updated in one vector loop");
   const cell = partial ? partialCell(ctx, acc, u) : acc.cells[u];
   let item: Item;
-  if (times) {
+  if (partial && marksNaN(acc)) item = extremeApart(acc, cell, value);
+  else if (times) {
     const float = acc.dtype === "f32";
     const sum = float
       ? madd(ctx.target, value, times, cell.value)
@@ -146,7 +164,8 @@ export function update(
 function partialCell(ctx: Context, acc: Accumulator, u: number): Cell {
   const cells = acc.partial!;
   // Set before code that was made earlier: never a reused local.
-  while (cells.length <= u) cells.push(makeCell(acc, () => ctx.fn.fresh("v128")));
+  const paired = acc.combine === "argmax" || marksNaN(acc);
+  while (cells.length <= u) cells.push(makeCell(paired, () => ctx.fn.fresh("v128")));
   return cells[u];
 }
 
@@ -179,7 +198,9 @@ export function withPartials(ctx: Context, names: readonly string[], emit: () =>
     const cells = acc.partial!;
     acc.partial = null;
     if (cells.length === 0) continue;
-    let items: Item[] = [...cells];
+    // All ones is a NaN.
+    const whole = (c: Cell): Item => ({ value: or(c.value, c.at!), at: null });
+    let items: Item[] = marksNaN(acc) ? cells.map(whole) : [...cells];
     while (items.length > 1) {
       const half = Math.ceil(items.length / 2);
       const joined = items.slice(half).map((b, i) => combined(acc, items[i], b));

@@ -39,7 +39,7 @@ function copiesFor({ body, unroll }: Loop): number {
   }
   if (calls) return 1;
   if (unroll) return unroll;
-  return cost <= 20 ? 4 : cost <= 45 ? 2 : 1;
+  return cost <= 60 ? 4 : cost <= 90 ? 2 : 1;
 }
 
 /** A word kept in a local until the block ends. */

@@ -31,33 +31,32 @@ const one = f32x4(1);
 
 const signBit = (): Expr => i32x4(-2147483648);
 
-/** x = n·ln2 + r with |r| ≤ ln2/2; n as an integer vector, and e^r. */
-function reduceExp(t: Target, x: Expr): { n: Expr; er: Expr } {
+/** x = n·ln2 + r with |r| ≤ ln2/2; returns e^r and the bit pattern of 2^(n - 127 + bias), if that is normal. */
+function reduceExp(t: Target, x: Expr, bias: number): { er: Expr; power: Expr } {
+  // 1.5·2²³ + bias: adding it rounds to an integer, which then stands in the low bits.
+  const magic = f32x4(12582912 + bias);
   const shifted = madd(t, x, log2e, magic);
   const n = sub(shifted, magic);
   const r = nmadd(t, n, ln2Low, nmadd(t, n, ln2High, x));
-  const tail = poly(t, r, [0.0013820776, 0.008369249, 0.04166828, 0.16666517, 0.49999994]);
-  const er = add(madd(t, tail, mul(r, r), r), one);
-  return { n: apply("i32x4.sub", shifted, magic), er };
+  const er = poly(t, r, [0.0013820776, 0.008369249, 0.04166828, 0.16666517, 0.49999994, 1, 1]);
+  return { er, power: apply("i32x4.shl", shifted, i32(23)) };
 }
-
-/** 2^n as a float, for -126 ≤ n ≤ 127. */
-const power2 = (n: Expr): Expr => apply("i32x4.add", apply("i32x4.shl", n, i32(23)), one);
 
 /** e^x for -87 ≤ x ≤ 88, NaN stays NaN: for use inside other functions. */
 function expNormal(t: Target, x: Expr): Expr {
-  const { n, er } = reduceExp(t, x);
-  return mul(er, power2(n));
+  const { er, power } = reduceExp(t, x, 127);
+  return mul(er, power);
 }
 
-/** e^x, ≤ 1.2 ulp for all x; subnormal results within 1 of their units; e^-∞ = 0, e^∞ = ∞. */
+/** e^x, ≤ 1.6 ulp for all x; subnormal results within 1 of their units; e^-∞ = 0, e^∞ = ∞. */
 export function exp(t: Target, x: Expr): Expr {
   // pmin(x, c) keeps NaN: it is c only where c < x.
   const clamped = apply("f32x4.pmax", apply("f32x4.pmin", x, f32x4(89)), f32x4(-104));
-  const { n, er } = reduceExp(t, clamped);
-  // In two steps, as 2^n itself may be subnormal or 2¹²⁸.
-  const half = apply("i32x4.shr_s", n, i32(1));
-  return mul(mul(er, power2(half)), power2(apply("i32x4.sub", n, half)));
+  // Half the power, as 2^n itself may be 2¹²⁸; where it is subnormal, the last factor is what is missing.
+  const { er, power } = reduceExp(t, clamped, 126);
+  const normal = apply("i32x4.max_s", power, i32x4(1 << 23));
+  const rest = apply("i32x4.add", apply("i32x4.sub", power, normal), f32x4(2));
+  return mul(mul(er, normal), rest);
 }
 
 /** ln x, ≤ 1 ulp for all x > 0, subnormals included; ln ±0 = -∞, ln x = NaN for x < 0. */
