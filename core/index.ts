@@ -55,6 +55,7 @@ export { type GradientHook, HookHandle } from "./hooks.ts";
 export type { Tiles } from "./kernel/gpu/tuned.ts";
 export * from "./ops/activation.ts";
 export * from "./ops/activation-more.ts";
+export * from "./ops/adaptive-pooling.ts";
 export * from "./ops/arithmetic.ts";
 export {
   type AttentionOptions,
@@ -77,18 +78,35 @@ export {
 } from "./ops/convolution.ts";
 export * from "./ops/counting.ts";
 export * from "./ops/create.ts";
+export * from "./ops/ctc-loss.ts";
 export * from "./ops/cumulative.ts";
+export {
+  type CustomKernelFunction,
+  type CustomKernelOptions,
+  customKernel,
+  type KernelBuilder,
+  type KernelShapes,
+  type TensorSpec,
+  type WgslBody,
+} from "./ops/custom-kernel.ts";
 export * from "./ops/distances.ts";
+export * from "./ops/dropout-more.ts";
 export * from "./ops/dynamic.ts";
 export { type AxisSizes, type EinopsReduction, einops } from "./ops/einops.ts";
 export { einsum } from "./ops/einsum.ts";
+export * from "./ops/embedding-bag.ts";
 export * from "./ops/extrema.ts";
+export * as fft from "./ops/fft.ts";
+export * from "./ops/grid-sample.ts";
 export * from "./ops/grids.ts";
 export * from "./ops/indexing.ts";
 export * from "./ops/interpolate.ts";
 export * from "./ops/join.ts";
+export * from "./ops/layouts.ts";
+export * as linalg from "./ops/linalg.ts";
 export * from "./ops/linear-algebra.ts";
 export * from "./ops/loss.ts";
+export * from "./ops/margin-loss.ts";
 export * from "./ops/masking.ts";
 export * from "./ops/matmul.ts";
 export * from "./ops/metric-loss.ts";
@@ -99,10 +117,6 @@ export type { PadMode } from "./ops/padding.ts";
 export * from "./ops/pairs.ts";
 export {
   type AvgPoolOptions,
-  adaptiveAvgPool1d,
-  adaptiveAvgPool2d,
-  adaptiveMaxPool1d,
-  adaptiveMaxPool2d,
   avgPool1d,
   avgPool2d,
   avgPool3d,
@@ -111,6 +125,7 @@ export {
   maxPool2d,
   maxPool3d,
 } from "./ops/pooling.ts";
+export { type LpPoolOptions, lpPool1d, lpPool2d, lpPool3d } from "./ops/power-pooling.ts";
 export type { Operand } from "./ops/promotion.ts";
 export * from "./ops/reduce.ts";
 export * from "./ops/regression-loss.ts";

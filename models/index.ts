@@ -1,8 +1,175 @@
 /** @file hinode/models: vision encoders, connectors, language models, and MM1 assembled from them. */
+export { type ActivationName, activationNamed } from "./activations.ts";
+export { type AttentionPoolConfig, AttentionPoolConnector } from "./connectors/attention-pool.ts";
 export { AveragePoolConnector, type ConnectorConfig } from "./connectors/average-pool.ts";
+export {
+  CAbstractor,
+  type CAbstractorConfig,
+  resizeCAbstractor,
+} from "./connectors/c-abstractor.ts";
+export { type ConnectorChoice, createConnector } from "./connectors/choice.ts";
+export type { Connector } from "./connectors/connector.ts";
+export { cAbstractorNames, mlpConnectorNames } from "./connectors/names.ts";
+export {
+  LinearConnector,
+  MlpConnector,
+  type MlpConnectorConfig,
+  type ProjectionConfig,
+} from "./connectors/projection.ts";
+export * from "./image/index.ts";
 export { BpeTokenizer, type BpeTrainOptions, specials } from "./language/bpe.ts";
-export { type LanguageConfig, LanguageModel } from "./language/decoder.ts";
+export {
+  type ChatMessage,
+  type ChatPart,
+  type ChatTemplate,
+  chatParts,
+  chatText,
+} from "./language/chat.ts";
+export { clipTokenizer, clipTokens } from "./language/clip-bpe.ts";
+export {
+  DecoderBlock,
+  type LanguageConfig,
+  LanguageModel,
+  type LanguageOptions,
+  type LanguagePass,
+  NO_TARGET,
+  nextTokens,
+} from "./language/decoder.ts";
+export {
+  type GenerateOptions,
+  type Generation,
+  type GenerationStep,
+  Generator,
+  type GeneratorOptions,
+  type Prompts,
+} from "./language/generate.ts";
+export {
+  type HuggingFaceConfig,
+  huggingFaceConfigOf,
+  languageConfigOf,
+  languageNames,
+} from "./language/huggingface.ts";
+export { readLlama2c, readLlama2cTokenizer } from "./language/llama2c.ts";
+export {
+  type ExpertsConfig,
+  loadBalanceLoss,
+  MixtureOfExperts,
+  routerZLoss,
+  topExperts,
+} from "./language/moe.ts";
+export { languagePresets, type ParameterCount, parameterCount } from "./language/presets.ts";
+export { type RopeParameters, rotaryOf } from "./language/rope.ts";
+export { candidates, chooseToken, type SamplingSettings } from "./language/sampling.ts";
+export { TextStream } from "./language/text-stream.ts";
+export { Tokenizer, type TokenizerFile } from "./language/tokenizer.ts";
+export { upcycle } from "./language/upcycle.ts";
 export { loadMm1, saveMm1 } from "./mm1/checkpoint.ts";
 export { type CaptionOptions, captioner } from "./mm1/generate.ts";
-export { Mm1, type Mm1Config, NO_TARGET } from "./mm1/mm1.ts";
-export { PatchEmbedding, type VisionConfig, VisionTransformer } from "./vision/vit.ts";
+export { Mm1, type Mm1Config } from "./mm1/mm1.ts";
+export { type Mm1Options, type Mm1Size, mm1Config, mm1Sizes } from "./mm1/presets.ts";
+export {
+  llavaConfigOf,
+  llavaJson,
+  llavaNames,
+  loadLlava,
+  saveLlava,
+} from "./multimodal/huggingface.ts";
+export {
+  expandImageTokens,
+  type Images,
+  spliceImages,
+  type TiledImages,
+  type VisionLanguageConfig,
+  VisionLanguageModel,
+} from "./multimodal/vision-language.ts";
+export {
+  Aim,
+  type AimPass,
+  type AimSize,
+  aimConfig,
+  aimHead,
+  aimNames,
+  aimProbeLayers,
+  aimSizes,
+  aimTrunkConfig,
+  aimTrunkNames,
+  hiddenFrom,
+  outsidePrefix,
+  PixelHead,
+  type PixelHeadConfig,
+  samplePrefix,
+} from "./vision/aim.ts";
+export {
+  AimClassifier,
+  type AimProbeConfig,
+  AttentionProbe,
+  aimClassifierNames,
+} from "./vision/aim-probe.ts";
+export { type Pooling, ViTClassifier, type ViTClassifierConfig } from "./vision/classifier.ts";
+export {
+  CLIP,
+  type ClipConfig,
+  type ClipSize,
+  ClipText,
+  type ClipTextConfig,
+  clipConfig,
+  clipSizes,
+  clipVisionConfig,
+  contrastiveLoss,
+} from "./vision/clip.ts";
+export {
+  clipConfigOf,
+  clipJson,
+  clipVisionConfigOf,
+  clipVisionJson,
+  loadCLIP,
+  loadCLIPVision,
+  loadViT,
+  saveCLIP,
+  saveViT,
+  timmConfigOf,
+  vitConfigOf,
+  vitJson,
+} from "./vision/huggingface.ts";
+export {
+  type BlockStyle,
+  blockNames,
+  clipNames,
+  clipVisionNames,
+  openClipNames,
+  timmBlock,
+  timmNames,
+  vitNames,
+} from "./vision/names.ts";
+export { type Grid, resizePositions, sinCosPositions } from "./vision/positions.ts";
+export {
+  encoderBlock,
+  type ImageOptions,
+  PatchEmbedding,
+  resizeViT,
+  type SelectOptions,
+  ViT,
+  type ViTConfig,
+} from "./vision/vit.ts";
+export {
+  simpleTemplates,
+  type ZeroShotOptions,
+  zeroShotLogits,
+  zeroShotWeights,
+} from "./vision/zero-shot.ts";
+export {
+  type LoadOptions,
+  type LoadReport,
+  layerNames,
+  loadWeights,
+  loadWeightsFile,
+  type NameMap,
+  type Names,
+  type Place,
+  qkvNames,
+  readConfig,
+  saveCheckpoint,
+  storedShape,
+  storedWeights,
+  toStored,
+} from "./weights.ts";

@@ -3,12 +3,13 @@
  * weights, keys and values from elsewhere; and what language models use: causal, grouped queries, rotary positions.
  *
  * Shape letters: B batch (any leading axes), L queries, S keys, D width, H heads, K heads of keys and values,
- * d = D / H width of a head.
+ * d width of a head (D / H unless given).
  */
 
 import { ArgumentError, describe, ShapeError } from "../core/errors.ts";
 import {
   arange,
+  asTensor,
   attentionWeights,
   cat,
   logicalNot,
@@ -22,6 +23,7 @@ import { formatShape } from "../core/shape.ts";
 import { xavierUniform_, zeros_ } from "./init.ts";
 import { Linear } from "./linear.ts";
 import { Module } from "./module.ts";
+import { RMSNorm } from "./norm.ts";
 
 export interface AttentionOptions {
   /** Position t sees positions ≤ t only. */
@@ -34,6 +36,13 @@ export interface AttentionOptions {
    * heads by default.
    */
   readonly kvHeads?: number;
+  /** d, the width of a head. */
+  readonly headDim?: number;
+  /**
+   * RMS-normalises queries and keys per head, with this eps, before they turn
+   * (https://arxiv.org/abs/2010.04245); not unless given.
+   */
+  readonly qkNorm?: number;
   /** Widths of what keys and values are made of, where they are not the queries'. */
   readonly kdim?: number;
   readonly vdim?: number;
@@ -53,6 +62,8 @@ export interface AttendOptions {
   readonly isCausal?: boolean;
   /** Of the queries, for rotary attention of a module to itself: [L] or [B, L]; 0, 1, 2, … unless given. */
   readonly positions?: Tensor;
+  /** Rotary positions for this call, instead of the module's own: some ways to stretch them depend on the length. */
+  readonly rotary?: RotaryOptions;
   /** Gives [output, weights]. */
   readonly needWeights?: boolean;
   /** Weights [B, L, S], the mean over the heads (the default), or [B, H, L, S]. */
@@ -71,6 +82,9 @@ export class MultiheadAttention extends Module {
   k: Linear | null = null;
   v: Linear | null = null;
   out: Linear;
+  /** Of queries and of keys; null without `qkNorm`. */
+  qNorm: RMSNorm | null = null;
+  kNorm: RMSNorm | null = null;
   readonly heads: number;
   readonly kvHeads: number;
   readonly causal: boolean;
@@ -79,8 +93,9 @@ export class MultiheadAttention extends Module {
 
   constructor(width: number, heads: number, options: AttentionOptions = {}) {
     super();
-    const { bias, kvHeads = heads, kdim = width, vdim = width, rotary = false } = options;
-    if (width % heads !== 0 || heads % kvHeads !== 0)
+    const { bias, kvHeads = heads, kdim = width, vdim = width, rotary = false, qkNorm } = options;
+    const { headDim = width / heads } = options;
+    if (!Number.isInteger(headDim) || headDim < 1 || heads % kvHeads !== 0)
       throw new ArgumentError(
         describe(
           "MultiheadAttention",
@@ -93,17 +108,22 @@ export class MultiheadAttention extends Module {
     this.causal = options.causal ?? false;
     this.rotary = rotary === true ? {} : rotary || null;
     this.dropout = options.dropout ?? 0;
-    const shared = kvHeads * (width / heads);
+    const [inner, shared] = [heads * headDim, kvHeads * headDim];
     if (kdim === width && vdim === width)
-      this.qkv = new Linear(width, width + 2 * shared, { bias });
+      this.qkv = new Linear(width, inner + 2 * shared, { bias });
     else {
-      this.q = new Linear(width, width, { bias });
+      this.q = new Linear(width, inner, { bias });
       this.k = new Linear(kdim, shared, { bias });
       this.v = new Linear(vdim, shared, { bias });
     }
-    this.out = new Linear(width, width, { bias });
+    this.out = new Linear(inner, width, { bias });
+    if (qkNorm !== undefined) {
+      this.qNorm = new RMSNorm(headDim, { eps: qkNorm });
+      this.kNorm = new RMSNorm(headDim, { eps: qkNorm });
+    }
     for (const layer of [this.qkv, this.q, this.k, this.v]) if (layer) xavierUniform_(layer.weight);
-    for (const layer of this.children() as Linear[]) if (layer.bias) zeros_(layer.bias);
+    for (const layer of this.children())
+      if (layer instanceof Linear && layer.bias) zeros_(layer.bias);
   }
 
   protected override torchNames(): Readonly<Record<string, string>> {
@@ -125,11 +145,13 @@ export class MultiheadAttention extends Module {
     options: AttendOptions = {},
   ): Tensor | [output: Tensor, weights: Tensor] {
     let [q, k, v] = this.#project(query, key, value); // [B, H, L, d], [B, K, S, d] twice
+    if (this.qNorm && this.kNorm) [q, k] = [this.qNorm.forward(q), this.kNorm.forward(k)];
     const earlier = query === key && key === value && memory?.holds(this) ? memory : null;
     const start = earlier?.start(q.shape.at(-2)!) ?? null;
-    if (this.rotary) {
+    const rotary = options.rotary ?? this.rotary;
+    if (rotary) {
       const positions = options.positions ?? start?.add(arange(q.shape.at(-2)!));
-      const turn = { ...this.rotary, positions: positions && headless(positions) };
+      const turn = { ...rotary, positions: positions && headless(positions) };
       [q, k] = [rotate(q, turn), rotate(k, turn)];
     }
     if (earlier) [k, v] = earlier.extend(this, k, v);
@@ -167,17 +189,17 @@ export class MultiheadAttention extends Module {
 
   /** What the rows for queries, keys and values make of the three inputs. */
   #partsOf(qkv: Linear, inputs: readonly Tensor[], self: boolean): Tensor[] {
-    const width = this.out.outFeatures;
-    const shared = (qkv.outFeatures - width) / 2;
-    const sizes = [width, shared, shared];
+    const inner = this.out.inFeatures;
+    const shared = (qkv.outFeatures - inner) / 2;
+    const sizes = [inner, shared, shared];
     if (self) return qkv.forward(inputs[0]).split(sizes, -1);
-    const starts = [0, width, width + shared];
+    const starts = [0, inner, inner + shared];
     return inputs.map((x, i) => qkv.part(x, starts[i], sizes[i]));
   }
 
   /**
-   * All masks in one, as scaledDotProductAttention takes it; null if there is none, or the causal one alone. `start`: the
-   * position of the first query among the keys, if it is not 0.
+   * All masks in one, as scaledDotProductAttention takes it; null if there is none, or the causal one alone.
+   * `start`: the position of the first query among the keys, if it is not 0.
    */
   #mask(
     q: Tensor,
@@ -235,7 +257,10 @@ export interface AttentionMemory {
   holds(module: MultiheadAttention): boolean;
   /** The position (0-d) of the first of L more queries. */
   start(L: number): Tensor;
-  /** Takes the keys and values [B, K, L, d] of new positions; gives those of all positions, [B, K, S, d], also unused ones. */
+  /**
+   * Takes the keys and values [B, K, L, d] of new positions; gives those of all positions, [B, K, S, d], also
+   * unused ones.
+   */
   extend(module: MultiheadAttention, k: Tensor, v: Tensor): [k: Tensor, v: Tensor];
 }
 
@@ -261,25 +286,36 @@ export interface RotaryOptions {
   readonly base?: number;
   /** Pairs (2i, 2i + 1), as in the paper, instead of (i, i + d/2), as in Llama's public code. */
   readonly interleaved?: boolean;
+  /** [d/2]: by how much each pair turns from one position to the next, instead of what `base` says. */
+  readonly frequencies?: readonly number[] | Tensor;
+  /** A factor for the turned pairs, 1 unless given: YaRN's (https://arxiv.org/abs/2309.00071). */
+  readonly amplitude?: number;
 }
 
 /**
- * Rotary positions (https://arxiv.org/abs/2104.09864) on [..., T, d]: the pair (i, i + d/2) turns by t · base^(−2i/d), so that
- * the product of a query and a key depends on their distance. `positions` [T], or what broadcasts to [..., T], are
- * 0, 1, 2, … unless given.
+ * Rotary positions (https://arxiv.org/abs/2104.09864) on [..., T, d]: the pair (i, i + d/2) turns by t ·
+ * base^(−2i/d), so that the product of a query and a key depends on their distance. `positions` [T], or what
+ * broadcasts to [..., T], are 0, 1, 2, … unless given.
  */
 export function rotate(x: Tensor, options: RotaryOptions & { positions?: Tensor } = {}): Tensor {
-  const { base = 10_000, interleaved = false, positions } = options;
+  const { base = 10_000, interleaved = false, amplitude = 1, frequencies, positions } = options;
   const [T, d] = x.shape.slice(-2);
   if (d % 2 !== 0)
     throw new ArgumentError(describe("rotate", "an even head width", `${d}`, "choose other heads"));
   const half = d / 2;
-  const frequency = arange(half, { dtype: "f32" })
-    .mul((-2 / d) * Math.log(base))
-    .exp(); // [d/2]
+  const given = frequencies && asTensor(frequencies, { device: x.device });
+  if (given && formatShape(given.shape) !== formatShape([half]))
+    throw new ShapeError(describe("rotate", `${half} frequencies`, formatShape(given.shape)));
+  const frequency =
+    given ??
+    arange(half, { dtype: "f32" })
+      .mul((-2 / d) * Math.log(base))
+      .exp(); // [d/2]
   const t = positions ? positions.float() : arange(T, { dtype: "f32" });
   const angle = t.unsqueeze(-1).mul(frequency); // [..., T, d/2]
-  const [cos, sin] = [angle.cos(), angle.sin()];
+  const [cos, sin] = [angle.cos(), angle.sin()].map((t) =>
+    amplitude === 1 ? t : t.mul(amplitude),
+  );
   const [a, b] = interleaved
     ? x.unflatten(-1, [half, 2]).unbind(-1)
     : [x.narrow(-1, 0, half), x.narrow(-1, half, half)]; // [..., T, d/2]

@@ -6,6 +6,8 @@
  * Decides: PyTorch's formulas and its definition of fan-in: weight [out, in, ...kernel]. What each layer starts with is
  * the layers' matter.
  */
+
+import { handleOf } from "../core/device.ts";
 import { ArgumentError, describe, ShapeError } from "../core/errors.ts";
 import {
   arange,
@@ -24,6 +26,8 @@ import {
 } from "../core/index.ts";
 import { erf } from "../core/math.ts";
 import { formatShape, numel } from "../core/shape.ts";
+import { rebind } from "../core/tensor.ts";
+import { activeTrace } from "../core/trace.ts";
 import { parameter } from "./parameter.ts";
 
 export interface InitOptions {
@@ -194,7 +198,20 @@ export const ones = (shape: number[]): Tensor => parameter(onesTensor(shape));
 
 // --- helpers --------------------------------------------------------------------------------------------------------
 
-const filled = (t: Tensor, value: Tensor): Tensor => noGrad(() => t.assign(value));
+/**
+ * An assignment must happen at the next realisation, whatever that is for. A tensor that has no storage yet is given the
+ * value instead, to be computed when it is asked for: a large model costs nothing until its weights are loaded or used.
+ */
+function filled(t: Tensor, value: Tensor): Tensor {
+  if (activeTrace() || handleOf(t.node) || t.device !== value.device)
+    return noGrad(() => t.assign(value));
+  const { requiresGrad } = t;
+  t.requiresGrad = false;
+  rebind(t, noGrad(() => value.to(t.dtype).expand(t.shape)).node);
+  // A leaf again, of the new value.
+  t.requiresGrad = requiresGrad;
+  return t;
+}
 
 function axes(op: string, t: Tensor, least: number, most: number): Tensor {
   if (t.ndim >= least && t.ndim <= most) return t;

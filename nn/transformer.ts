@@ -1,6 +1,6 @@
 /** @file The pre-norm transformer block, from parts: x + attention(norm(x)), then x + feedForward(norm(x)). */
 import type { Tensor } from "../core/index.ts";
-import type { MultiheadAttention } from "./attention.ts";
+import type { AttendOptions, MultiheadAttention } from "./attention.ts";
 import type { Layer } from "./container.ts";
 import { Module } from "./module.ts";
 
@@ -26,8 +26,10 @@ export class TransformerBlock extends Module {
     this.feedForward = parts.feedForward;
   }
 
-  forward(x: Tensor): Tensor {
-    const y = x.add(this.attention.forward(this.norm1.forward(x)));
+  /** `options`: masks, as the attention takes them. */
+  forward(x: Tensor, options: Omit<AttendOptions, "needWeights"> = {}): Tensor {
+    const h = this.norm1.forward(x);
+    const y = x.add(this.attention.forward(h, h, h, options));
     return y.add(this.feedForward.forward(this.norm2.forward(y)));
   }
 }

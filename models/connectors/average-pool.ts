@@ -1,36 +1,33 @@
 /**
  * @file MM1's simplest connector: the patch grid is averaged down to a smaller grid, each cell becomes one token of
  * the language model (https://arxiv.org/abs/2403.09611, §3.2).
+ *
+ * Shape letters: as in connector.ts; g image tokens per side.
  */
-import { ArgumentError, describe } from "../../core/errors.ts";
-import type { Tensor } from "../../core/index.ts";
+import { adaptiveAvgPool2d, type Tensor } from "../../core/index.ts";
 import { Linear, Module } from "../../nn/index.ts";
+import type { Grid } from "../vision/positions.ts";
+import { type Connector, gridOf } from "./connector.ts";
 
 export interface ConnectorConfig {
-  /** Width of the vision model, and patches per side. */
+  /** Width of the vision model. */
   readonly visionWidth: number;
-  readonly patches: number;
-  /** Image tokens per side. */
+  /** Image tokens per side: 8 or 12 in MM1. */
   readonly grid: number;
   /** Width of the language model. */
   readonly width: number;
 }
 
-/** [B, n², Dv] → [B, g², D]: n patches per side, g image tokens per side. */
-export class AveragePoolConnector extends Module {
+/**
+ * Patches [B, h·w, Dv] → [B, g², D]. Cell i of g is the mean of the rows ⌊i·h/g⌋ … ⌈(i+1)·h/g⌉ − 1, and so for columns: cells
+ * overlap where g does not divide the grid, as 12 cells of 27 patches.
+ */
+export class AveragePoolConnector extends Module implements Connector {
   projection: Linear;
   readonly config: ConnectorConfig;
 
   constructor(config: ConnectorConfig) {
     super();
-    if (config.patches % config.grid !== 0)
-      throw new ArgumentError(
-        describe(
-          "AveragePoolConnector",
-          "patches per side divisible by the grid",
-          `${config.patches} / ${config.grid}`,
-        ),
-      );
     this.config = config;
     this.projection = new Linear(config.visionWidth, config.width);
   }
@@ -39,10 +36,25 @@ export class AveragePoolConnector extends Module {
     return this.config.grid ** 2;
   }
 
-  forward(x: Tensor): Tensor {
-    const { patches: n, grid: g } = this.config;
-    const [B, , D] = x.shape;
-    const cells = x.reshape([B, g, n / g, g, n / g, D]).mean([2, 4]); // [B, g, g, Dv]
-    return this.projection.forward(cells.reshape([B, g * g, D]));
+  tokensOf(_grid: Grid): number {
+    return this.tokens;
   }
+
+  forward(features: Tensor, grid?: Grid): Tensor {
+    const { grid: g, visionWidth } = this.config;
+    const [h, w] = gridOf("AveragePoolConnector", features, visionWidth, grid);
+    return this.projection.forward(poolGrid(features, [h, w], g)); // [B, g², D]
+  }
+}
+
+/** Tokens [B, h·w, D] of a grid → their means in g × g cells, [B, g², D]. */
+export function poolGrid(x: Tensor, [h, w]: Grid, g: number): Tensor {
+  if (h === g && w === g) return x;
+  const [B, , D] = x.shape;
+  if (h % g === 0 && w % g === 0)
+    return x.reshape([B, g, h / g, g, w / g, D]).mean([2, 4]).reshape([B, g * g, D]); // biome-ignore format: one line
+  const planes = x.reshape([B, h, w, D]).permute([0, 3, 1, 2]); // [B, D, h, w]
+  return adaptiveAvgPool2d(planes, g)
+    .permute([0, 2, 3, 1])
+    .reshape([B, g * g, D]);
 }

@@ -9,7 +9,8 @@
  */
 import { ArgumentError, describe } from "../../core/errors.ts";
 import { learnMerges, type Merge } from "./bpe-train.ts";
-import { Heap } from "./heap.ts";
+import { alphabet, byteOf, characters, PIECES, textOf } from "./byte-level.ts";
+import { joinPairs } from "./join.ts";
 
 /** The special tokens of MM1's tokenizers: ids 0 … 3. */
 export const specials = ["<pad>", "<bos>", "<eos>", "<image>"] as const;
@@ -22,29 +23,6 @@ export interface BpeTrainOptions {
   /** Pairs that occur less often are not joined; 2 unless given. */
   readonly minFrequency?: number;
 }
-
-/**
- * GPT-2's pieces: English clitics; a run of letters, of digits, or of other signs, each with one space in front; the
- * rest of the white space. Its \s is Unicode's White_Space, JavaScript's is not quite.
- */
-const PIECES =
-  /'(?:s|t|re|ve|m|ll|d)| ?\p{L}+| ?\p{N}+| ?[^\p{White_Space}\p{L}\p{N}]+|\p{White_Space}+(?!\P{White_Space})|\p{White_Space}+/gu;
-
-/**
- * GPT-2's alphabet: a printable character per byte. Printable bytes of Latin-1 stand for themselves, the others are the
- * characters from 256 on; ids follow the characters' order.
- */
-const { characters, alphabet } = (() => {
-  const printable = (b: number) => (b > 32 && b < 127) || (b > 160 && b !== 173);
-  let hidden = 256;
-  const characters = Array.from({ length: 256 }, (_, b) =>
-    String.fromCharCode(printable(b) ? b : hidden++),
-  );
-  const order = characters.map((_, b) => b);
-  order.sort((a, b) => characters[a].charCodeAt(0) - characters[b].charCodeAt(0));
-  return { characters, alphabet: order };
-})();
-const byteOf = new Map(characters.map((c, b) => [c, b]));
 
 const utf8 = new TextEncoder();
 /** Pieces whose ids are remembered; real text repeats few of them most of the time. */
@@ -157,46 +135,19 @@ export class BpeTokenizer {
       all.set(part, at);
       at += part.length;
     }
-    // Without ignoreBOM a byte order mark at the start would vanish.
-    return new TextDecoder("utf-8", { ignoreBOM: true }).decode(all);
+    return textOf(all);
   }
 
   #encodePiece(piece: string): readonly number[] {
     const known = this.#cache.get(piece);
     if (known) return known;
-    const ids = this.#join(Array.from(utf8.encode(piece), (byte) => this.#ids[byte]));
+    const ids = joinPairs(
+      Array.from(utf8.encode(piece), (byte) => this.#ids[byte]),
+      (left, right) => this.#ranks.get(this.#key(left, right)),
+    );
     if (this.#cache.size >= CACHED) this.#cache.clear();
     this.#cache.set(piece, ids);
     return ids;
-  }
-
-  /** Applies the merges: always the one learned first, leftmost first. In n log n, for pieces without end. */
-  #join(ids: number[]): number[] {
-    // A list linked by positions; an id of −1 has been joined to the one on its left.
-    const next = ids.map((_, i) => i + 1);
-    const previous = ids.map((_, i) => i - 1);
-    const queue = new Heap<{ rank: number; at: number; left: number; right: number }>((a, b) =>
-      a.rank !== b.rank ? a.rank < b.rank : a.at < b.at,
-    );
-    const offer = (at: number) => {
-      if (at < 0 || next[at] >= ids.length) return;
-      const [left, right] = [ids[at], ids[next[at]]];
-      const merge = this.#ranks.get(this.#key(left, right));
-      if (merge) queue.push({ rank: merge.rank, at, left, right });
-    };
-    for (let at = 0; at + 1 < ids.length; at++) offer(at);
-    for (let best = queue.pop(); best; best = queue.pop()) {
-      const { at, left, right } = best;
-      const second = next[at];
-      if (ids[at] !== left || second >= ids.length || ids[second] !== right) continue; // joined meanwhile
-      ids[at] = this.merges[best.rank][2];
-      ids[second] = -1;
-      next[at] = next[second];
-      if (next[at] < ids.length) previous[next[at]] = at;
-      offer(previous[at]);
-      offer(at);
-    }
-    return ids.filter((id) => id >= 0);
   }
 
   #key(left: number, right: number): number {

@@ -7,21 +7,20 @@
 import { cat, crossEntropy, type Tensor } from "../../core/index.ts";
 import { Module } from "../../nn/index.ts";
 import { AveragePoolConnector } from "../connectors/average-pool.ts";
-import { type LanguageConfig, LanguageModel } from "../language/decoder.ts";
-import { type VisionConfig, VisionTransformer } from "../vision/vit.ts";
+import { type LanguageConfig, LanguageModel, NO_TARGET } from "../language/decoder.ts";
+import { ViT, type ViTConfig } from "../vision/vit.ts";
 
-/** Marks text positions without a target. */
-export const NO_TARGET = -100;
+export { NO_TARGET };
 
 export interface Mm1Config {
-  readonly vision: VisionConfig;
+  readonly vision: ViTConfig & { readonly imageSize: number };
   /** Image tokens per side of the pooled grid. */
   readonly grid: number;
   readonly language: LanguageConfig;
 }
 
 export class Mm1 extends Module {
-  vision: VisionTransformer;
+  vision: ViT;
   connector: AveragePoolConnector;
   language: LanguageModel;
   readonly config: Mm1Config;
@@ -30,10 +29,9 @@ export class Mm1 extends Module {
     super();
     const { vision, grid, language } = config;
     this.config = config;
-    this.vision = new VisionTransformer(vision);
+    this.vision = new ViT(vision);
     this.connector = new AveragePoolConnector({
       visionWidth: vision.width,
-      patches: vision.imageSize / vision.patchSize,
       grid,
       width: language.width,
     });

@@ -163,7 +163,11 @@ describe("npm run mm1", () => {
     const mistakes: [string[], RegExp][] = [
       [["--steps", "2.5"], /--steps: expected an integer ≥ 1, got "2.5"/],
       [["--device", "tpu"], /--device: expected auto, wasm, reference, webgpu, got "tpu"/],
-      [["--threads", "64"], /--threads: the wasm device computes on 1 thread, got 64/],
+      [
+        ["--device", "reference", "--threads", "64"],
+        /--threads: the reference device computes on 1 thread, got 64/,
+      ],
+      [["--threads", "1000"], /--threads: .*threads within 1 … 256, got 1000/],
       [["--colour"], /colour/],
     ];
     for (const [args, message] of mistakes) {

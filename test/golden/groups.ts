@@ -3,6 +3,8 @@ import { expressionGroup } from "./cases.ts";
 import { dtypesGroup } from "./dtypes.ts";
 import { type Files, type GoldenCase, type Group, readJson } from "./group.ts";
 import { halfGroup } from "./half.ts";
+import { imagesGroup } from "./images.ts";
+import { modelsGroup } from "./models/index.ts";
 import { optimGroup } from "./trajectories.ts";
 
 export const groups: Readonly<Record<string, Group>> = {
@@ -12,6 +14,8 @@ export const groups: Readonly<Record<string, Group>> = {
   optim: optimGroup,
   half: halfGroup,
   dtypes: dtypesGroup,
+  images: imagesGroup,
+  models: modelsGroup,
 };
 
 /** The group of a JSON file; a group of models has a file for each. */

@@ -68,7 +68,7 @@ describe.each(devices)("MM1 on %s", (device) => {
   });
 
   test("the connector averages cells of the patch grid", async () => {
-    const connector = new AveragePoolConnector({ visionWidth: 1, patches: 4, grid: 2, width: 1 });
+    const connector = new AveragePoolConnector({ visionWidth: 1, grid: 2, width: 1 });
     connector.projection.weight = tensor([[1]]);
     connector.projection.bias = tensor([0]);
     const grid = Array.from({ length: 16 }, (_, i) => [i]);
