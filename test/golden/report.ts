@@ -26,8 +26,8 @@ ${every > 1 ? `\nEvery ${every}th case of each group.\n` : ""}
 | --- | --- | ---: | ---: | ---: | ---: | --- |
 ${scores.flatMap(rowsOf).join("\n")}
 
-\`npm test\` runs all of them on the reference and on WebAssembly, and every fourth on WebGPU, of the optimizers six (a software GPU
-compiles them slowly; \`HINODE_GOLDEN=1\` runs all cases of the other groups there too).
+\`npm test\` runs all of them on the reference and on WebAssembly, and every fourth on WebGPU, of the optimizers six and of the models the
+smallest (a software GPU compiles them slowly; \`HINODE_GOLDEN=1\` runs all cases of the other groups there too).
 `;
   writeFileSync(file, text);
 }
