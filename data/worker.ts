@@ -64,7 +64,9 @@ export function serve(module: DatasetModule): void {
       batches = passBatches(made, request.begin, request.batchSize, request.dropLast);
       return [undefined, []];
     }
-    const { done, value } = await batches!.next();
+    // The first mistake was the answer to `begin`, which nobody waits for.
+    if (!batches) throw mismatch("an iterable dataset", "a map-style one");
+    const { done, value } = await batches.next();
     return done ? [undefined, []] : finish(value);
   };
   // One at a time: a dataset need not expect two batches at once, and an iterable one has an order.

@@ -5,11 +5,11 @@
  * Decides: how a checkpoint's folder (`config.json` beside `model.safetensors`, or shards and their index) is read and
  * written, and what is said when it does not fit. The maps themselves live beside the models.
  */
-import { type DType, isFloat, isHalf } from "../core/dtype.ts";
+import { type DType, dtypes, isFloat, isHalf } from "../core/dtype.ts";
 import { ArgumentError, CheckpointError, describe } from "../core/errors.ts";
 import { cat, type DeviceName, noGrad, realize, type Tensor } from "../core/index.ts";
 import { formatShape, numel, type Shape, sameShape } from "../core/shape.ts";
-import { readFile, writeFile } from "../nn/checkpoint/disk.ts";
+import { openFile, readFile, writeFile } from "../nn/checkpoint/disk.ts";
 import { openTensors, saveShardedSafetensors } from "../nn/checkpoint/sharded.ts";
 import {
   type LayerNorm,
@@ -230,7 +230,7 @@ const SINGLE = "model.safetensors";
 /** The file in a folder that says where its weights are. */
 async function weightsIn(folder: string): Promise<string> {
   for (const name of [INDEX, SINGLE])
-    if (await readFile(`${folder}/${name}`, ).then(() => true, () => false)) return `${folder}/${name}`; // biome-ignore format: one line
+    if (await openFile(`${folder}/${name}`, (file) => file.close()).then(() => true, () => false)) return `${folder}/${name}`; // biome-ignore format: one line
   throw new CheckpointError(describe(folder, `${SINGLE} or ${INDEX}`, "neither"));
 }
 
@@ -259,7 +259,7 @@ export async function saveCheckpoint(
   if (!(maxShardSize > 0))
     throw new ArgumentError(describe("saveCheckpoint", "maxShardSize > 0, in bytes", `${maxShardSize}`)); // biome-ignore format: one line
   const tensors = storedWeights(names);
-  const bytes = Object.values(tensors).reduce((n, t) => n + numel(t.shape) * (isHalf(t.dtype) ? 2 : 4), 0); // biome-ignore format: one line
+  const bytes = Object.values(tensors).reduce((n, t) => n + numel(t.shape) * dtypes[t.dtype].bytes, 0); // biome-ignore format: one line
   const metadata = { format: "pt" };
   if (bytes <= maxShardSize) await saveSafetensors(`${folder}/${SINGLE}`, tensors, metadata);
   else await saveShardedSafetensors(`${folder}/${INDEX}`, tensors, { maxShardSize, metadata });

@@ -17,8 +17,8 @@ import {
   zeros,
 } from "../core/index.ts";
 import { type AttentionMemory, MultiheadAttention, withMemory } from "./attention.ts";
+import { expectShape, positive } from "./checks.ts";
 import { Module } from "./module.ts";
-import { expectShape, positive } from "./recurrent-cells.ts";
 
 export interface KVCacheOptions {
   /** B, the number of sequences. */

@@ -6,12 +6,12 @@
 import { ArgumentError, describe, TransformError } from "../core/errors.ts";
 import { isGradEnabled, linear, noGrad, type Tensor } from "../core/index.ts";
 import { activeTrace, traceGuard } from "../core/trace.ts";
+import { positive } from "./checks.ts";
 import { Dropout } from "./dropout.ts";
 import { kaimingUniform, zeros } from "./init.ts";
 import { Linear } from "./linear.ts";
 import { Module, type StateDict } from "./module.ts";
 import { QuantizedLinear } from "./quantized.ts";
-import { positive } from "./recurrent-cells.ts";
 import { replaceLayers, type Targets } from "./replace.ts";
 
 export interface LoraOptions {

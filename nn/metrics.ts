@@ -172,7 +172,7 @@ export class Accuracy extends Metric<number> {
     const classes = classesOf(this, scores, target);
     noGrad(() => {
       const column = target.unsqueeze(-1);
-      const index = arange(classes, { dtype: "i32", device: scores.device });
+      const index = arange(classes);
       const own = where(index.eq(column), scores, 0).sum(-1, true);
       // A NaN is neither found nor passed.
       const better = scores.le(own).logicalNot();

@@ -7,9 +7,9 @@ import { dtypes } from "../core/dtype.ts";
 import { ArgumentError, describe } from "../core/errors.ts";
 import { arange, linear, noGrad, realize, type Tensor, where, zeros } from "../core/index.ts";
 import { numel } from "../core/shape.ts";
+import { positive } from "./checks.ts";
 import { Linear } from "./linear.ts";
 import { Module } from "./module.ts";
-import { positive } from "./recurrent-cells.ts";
 import { replaceLayers, type Targets } from "./replace.ts";
 
 export interface QuantizedFormat {

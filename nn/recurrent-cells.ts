@@ -7,6 +7,7 @@
 import { ArgumentError, describe, ShapeError } from "../core/errors.ts";
 import { linear, type Tensor, zeros } from "../core/index.ts";
 import { formatShape } from "../core/shape.ts";
+import { expectShape, positive } from "./checks.ts";
 import { uniform } from "./init.ts";
 import { Module } from "./module.ts";
 
@@ -60,18 +61,6 @@ export const gruRecurrence: Recurrence = {
 /** Initial values: uniform within ±1/√H, whatever the tensor. */
 export const recurrentUniform = (shape: number[], hidden: number): Tensor =>
   uniform(shape, hidden > 0 ? 1 / Math.sqrt(hidden) : 0);
-
-export const positive = (op: string, sizes: Readonly<Record<string, number>>): void => {
-  for (const [name, size] of Object.entries(sizes))
-    if (!Number.isInteger(size) || size < 1)
-      throw new ArgumentError(describe(op, `a positive integer ${name}`, `${size}`));
-};
-
-/** @throws ShapeError unless `t` has this shape. */
-export function expectShape(op: string, what: string, t: Tensor, shape: readonly number[]): void {
-  if (formatShape(t.shape) === formatShape(shape)) return;
-  throw new ShapeError(describe(op, `${what} ${formatShape(shape)}`, formatShape(t.shape)));
-}
 
 export interface CellOptions {
   readonly bias?: boolean;

@@ -20,13 +20,12 @@ import {
   zeros,
 } from "../core/index.ts";
 import { formatShape } from "../core/shape.ts";
+import { expectShape, positive } from "./checks.ts";
 import { Module } from "./module.ts";
 import {
-  expectShape,
   gruRecurrence,
   lstmRecurrence,
   type Nonlinearity,
-  positive,
   type Recurrence,
   recurrentUniform,
   simpleRecurrence,

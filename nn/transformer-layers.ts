@@ -95,6 +95,8 @@ abstract class TransformerLayer extends Module {
   /** A layer like this one with the same values. */
   copy(): this {
     const twin = new (this.constructor as new (...args: LayerArgs) => this)(...this.#args);
+    const { dtype } = this.linear1.weight;
+    if (dtype !== "f32") twin.to(dtype);
     twin.loadStateDict(this.stateDict());
     return twin.train(this.training);
   }

@@ -135,8 +135,11 @@ class Definition<R extends Results> {
 
   /** Names become WGSL's. */
   #checkNames(names: readonly string[]): void {
+    // With every tensor come its constants.
+    const taken = new Set(names.flatMap((name) => [`${name}_size`, `${name}_shape`]));
+    const known = (name: string) => isReserved(name) || taken.has(name);
     for (const [i, name] of names.entries())
-      if (!/^[a-zA-Z]\w*$/.test(name) || isReserved(name) || names.indexOf(name) < i)
+      if (!/^[a-zA-Z]\w*$/.test(name) || known(name) || names.indexOf(name) < i)
         this.#fail("distinct names of letters and digits that mean nothing in WGSL", `'${name}'`);
   }
 

@@ -121,12 +121,12 @@ export function rfftfreq(n: number, d = 1): Tensor {
  * may be complex, with a last axis of 2, must be named. `dim` counts all axes that x has.
  */
 export function fftshift(x: Tensor, dim?: number | readonly number[]): Tensor {
-  return shifted(x, dim, (n) => Math.floor(n / 2));
+  return shifted("fft.fftshift", x, dim, (n) => Math.floor(n / 2));
 }
 
 /** The inverse of `fftshift`. */
 export function ifftshift(x: Tensor, dim?: number | readonly number[]): Tensor {
-  return shifted(x, dim, (n) => Math.ceil(n / 2));
+  return shifted("fft.ifftshift", x, dim, (n) => Math.ceil(n / 2));
 }
 
 // --- arguments -----------------------------------------------------------------------------------
@@ -179,16 +179,17 @@ function frequencies(op: string, n: number, d: number, count: number, at: (k: nu
 }
 
 function shifted(
+  op: string,
   x: Tensor,
   dim: number | readonly number[] | undefined,
   by: (n: number) => number,
 ): Tensor {
   if (dim === undefined && x.shape.length > 1 && x.shape.at(-1) === 2)
     throw new ArgumentError(
-      describe("fft.fftshift", "named axes for a last axis of 2", describeNode(x.node), "give dim"),
+      describe(op, "named axes for a last axis of 2", describeNode(x.node), "give dim"),
     );
   const dims = dim === undefined ? [...x.shape.keys()] : typeof dim === "number" ? [dim] : dim;
-  const shifts = dims.map((d) => by(x.shape[axisOf("fft.fftshift", d, x.shape.length)]));
+  const shifts = dims.map((d) => by(x.shape[axisOf(op, d, x.shape.length)]));
   return roll(x, shifts, dims);
 }
 

@@ -2,8 +2,8 @@
  * @file Triangular systems, Cholesky and LU factors and what is made of them, on batches of
  * matrices [B, n, n] of nodes. Each factorisation is one loop over columns or rows (`scan`), so
  * that the number of kernels does not grow with n, and one region whose gradient is the published
- * formula, written in these same functions: it is differentiable again. The public functions, their
- * checks and any number of batch axes are linalg.ts's.
+ * formula, written in these same functions: it is differentiable again. The public functions
+ * are in linalg-systems.ts, linalg-factors.ts and linalg-measures.ts, their checks in linalg-operands.ts.
  */
 import * as g from "../graph/build.ts";
 import type { Node } from "../graph/node.ts";

@@ -12,6 +12,7 @@
  */
 import { ArgumentError, describe } from "../../core/errors.ts";
 import { cat, type Tensor } from "../../core/index.ts";
+import { roundEven } from "../../core/math.ts";
 import { Conv2d, init, LayerNorm, Linear, Module, parameter } from "../../nn/index.ts";
 import { type Grid, resizePositions } from "../vision/positions.ts";
 import { poolGrid } from "./average-pool.ts";
@@ -141,7 +142,7 @@ export class RegBlock extends Module {
     this.reduceNorm = norm();
     this.spatial = new Conv2d(channels, channels, 3, { padding: 1, groups: channels, bias: false });
     this.spatialNorm = norm();
-    this.excite = new SqueezeExcite(channels, roundHalfEven(inputs / 4));
+    this.excite = new SqueezeExcite(channels, roundEven(inputs / 4));
     this.expand = new Linear(channels, channels, { bias: false });
     this.expandNorm = norm();
     this.shortcut = inputs === channels ? null : new Linear(inputs, channels, { bias: false });
@@ -177,12 +178,6 @@ export class SqueezeExcite extends Module {
     return x.mul(this.up.forward(squeezed.silu()).sigmoid());
   }
 }
-
-/** Python's round, by which timm sizes the excitation: halves go to the even neighbour. */
-const roundHalfEven = (x: number): number => {
-  const up = Math.round(x);
-  return x % 1 === 0.5 && up % 2 === 1 ? up - 1 : up;
-};
 
 /**
  * The same connector for another patch grid: positions are resized once and become parameters of that grid. All other

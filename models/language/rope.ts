@@ -69,7 +69,7 @@ export function rotaryOf(
       const most = length.float().clamp(maxPositions);
       const stretch = most.mul(factor / maxPositions).sub(factor - 1);
       const logBase = stretch.log().mul(power).add(Math.log(theta));
-      const pairs = arange(d / 2, { dtype: "f32", device: length.device });
+      const pairs = arange(d / 2, { dtype: "f32" });
       return { interleaved, frequencies: pairs.mul(logBase.mul(-2 / d)).exp() };
     }
     case "llama3":

@@ -141,7 +141,7 @@ export class Aim extends Module {
 
 /** Prefix lengths [B] → [B, K]: true for the patches behind the prefix. */
 export const outsidePrefix = (lengths: Tensor, patches: number): Tensor =>
-  arange(patches, { device: lengths.device }).ge(lengths.unsqueeze(1));
+  arange(patches).ge(lengths.unsqueeze(1));
 
 /** `outsidePrefix` of random lengths, each of 1 … K − 1 equally likely: every image has something to predict. */
 export function samplePrefix(
@@ -161,7 +161,7 @@ export function hiddenFrom(outside: Tensor): Tensor {
     throw new ShapeError(
       describe("Aim", "bool[B, K], true outside the prefix", `${outside.dtype}${formatShape(outside.shape)}`), // biome-ignore format: one line
     );
-  const place = arange(K, { device: outside.device });
+  const place = arange(K);
   const later = place.gt(place.unsqueeze(1)); // [K, K]
   return logicalAnd(later, outside.unsqueeze(1));
 }

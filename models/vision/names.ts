@@ -20,7 +20,7 @@ export interface BlockStyle {
 }
 
 /** transformers.CLIPEncoderLayer */
-export const clipBlock: BlockStyle = {
+const clipBlock: BlockStyle = {
   norm1: "layer_norm1",
   qkv: ["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"],
   out: "self_attn.out_proj",
@@ -50,7 +50,7 @@ export const timmBlock: BlockStyle = {
 };
 
 /** open_clip.transformer.ResidualAttentionBlock, and OpenAI's */
-export const openClipBlock: BlockStyle = {
+const openClipBlock: BlockStyle = {
   norm1: "ln_1",
   qkv: { weight: "attn.in_proj_weight", bias: "attn.in_proj_bias" },
   out: "attn.out_proj",

@@ -91,9 +91,16 @@ export class ReduceLROnPlateau extends LRScheduler {
   readonly #memory: Memory;
 
   constructor(optimizer: Optimizer, options: PlateauOptions = {}) {
-    const { factor = 0.1, minLr = 0 } = options;
-    if (!(factor < 1))
-      throw new ArgumentError(describe("ReduceLROnPlateau", "factor < 1", `${factor}`));
+    const { factor = 0.1, minLr = 0, mode = "min", thresholdMode = "rel" } = options;
+    const known = ["min", "max"].includes(mode) && ["rel", "abs"].includes(thresholdMode);
+    if (!(factor >= 0 && factor < 1 && known))
+      throw new ArgumentError(
+        describe(
+          "ReduceLROnPlateau",
+          'mode "min" or "max", thresholdMode "rel" or "abs", 0 ≤ factor < 1',
+          `${mode}, ${thresholdMode}, ${factor}`,
+        ),
+      );
     const rates = optimizer.groups.map((group) => group.options.lr ?? 0);
     const memory: Memory = { rates, best: null, badSteps: 0, cooldown: 0 };
     super(optimizer, (_step, _base, group) => memory.rates[group]);

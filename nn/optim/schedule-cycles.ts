@@ -80,6 +80,10 @@ export class OneCycleLR extends LRScheduler {
           `${totalSteps}, ${pctStart}`,
         ),
       );
+    if (annealStrategy !== "cos" && annealStrategy !== "linear")
+      throw new ArgumentError(
+        describe("OneCycleLR", 'annealStrategy "cos" or "linear"', `${annealStrategy}`),
+      );
     const max = perGroup("OneCycleLR", optimizer, options.maxLr);
     const top = pctStart * totalSteps - 1;
     // The last step of each phase but the first, which begins at 0.

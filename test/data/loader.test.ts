@@ -424,6 +424,8 @@ describe("worker threads", () => {
     loader.load({ ...loader.state(), batch: 1 });
     expect(await values()).toEqual([[[13], [14], [15]], [[16]]]);
     expect(() => new DataLoader(numbers, { numWorkers: 2, worker: module })).toThrow(/0 or 1/);
+    const other = new DataLoader(numbers, { numWorkers: 1, worker, workerData: { length: 4 } });
+    await expect(all(other)).rejects.toThrow(/an iterable dataset/);
   });
 
   test("never keep the process alive, also when an iteration is left lying", () => {

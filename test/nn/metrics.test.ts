@@ -1,5 +1,14 @@
 /** @file Metrics over batches, eager and compiled, against counting in plain JavaScript. */
-import { compile, manualSeed, randint, randn, type Tensor, tensor } from "hinode";
+import {
+  compile,
+  defaultDevice,
+  manualSeed,
+  randint,
+  randn,
+  setDefaultDevice,
+  type Tensor,
+  tensor,
+} from "hinode";
 import { metrics } from "hinode/nn";
 import { describe, expect, test } from "vitest";
 import { onEachDevice } from "../support/devices.ts";
@@ -141,4 +150,18 @@ describe("mistakes", () => {
       /scores of 3 classes, got 2/,
     ); // biome-ignore format: short
   });
+});
+
+test("on a device that is not the default one", async () => {
+  const { name } = defaultDevice();
+  setDefaultDevice("reference");
+  try {
+    const device = "wasm";
+    const accuracy = new metrics.Accuracy({ topK: 2, device });
+    const scores = tensor([[3, 2, 1], [3, 2, 1]], { device }); // biome-ignore format: one line
+    accuracy.update(scores, tensor(new Int32Array([1, 2]), { device }));
+    expect(await accuracy.result()).toBe(0.5);
+  } finally {
+    setDefaultDevice(name);
+  }
 });

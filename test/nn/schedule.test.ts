@@ -96,6 +96,12 @@ describe("ReduceLROnPlateau", () => {
     expect(() => plateau.step()).toThrow(/the metric, a number, got undefined/);
     expect(() => plateau.loadStateDict({ step: 1, baseRates: [1, 1] })).toThrow(/loadStateDict/);
     expect(() => new optim.ReduceLROnPlateau(optimizer, { factor: 1 })).toThrow(/factor < 1/);
+    const highest = { mode: "highest" as "max" };
+    expect(() => new optim.ReduceLROnPlateau(optimizer, highest)).toThrow(/got highest, rel/);
+    const misspelt = { maxLr: 1, totalSteps: 9, annealStrategy: "cosine" as "cos" };
+    expect(() => new optim.OneCycleLR(optimizer, misspelt)).toThrow(
+      /"cos" or "linear", got cosine/,
+    );
     expect(() => new optim.ReduceLROnPlateau(optimizer, { minLr: [1] })).toThrow(
       /2 numbers, got 1/,
     );

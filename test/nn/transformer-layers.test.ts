@@ -140,4 +140,11 @@ onEachDevice("transformer layers", (device) => {
     const own = { ...quiet, activation: (x: Tensor) => x.tanh() };
     expect(new nn.TransformerEncoderLayer(D, 2, own).copy().forward(src).shape).toEqual([N, S, D]);
   });
+
+  onCpus("a copy has the values and the dtype", async () => {
+    const layer = new nn.TransformerEncoderLayer(D, 2, quiet).to("bf16");
+    const twin = layer.copy();
+    expect(twin.linear1.weight.dtype).toBe("bf16");
+    expect(await twin.linear2.weight.tolist()).toEqual(await layer.linear2.weight.tolist());
+  });
 });

@@ -278,6 +278,7 @@ describe("mistakes in a custom kernel", () => {
     expect(() => simple({ kernel: undefined })).toThrow(/a `kernel` or a `wgsl` body/);
     expect(() => simple({ inputs: ["x", "x"] })).toThrow(/distinct names/);
     expect(() => simple({ inputs: ["index"] })).toThrow(/mean nothing in WGSL/);
+    expect(() => simple({ inputs: ["x", "x_size"] })).toThrow(/distinct names/);
     expect(() => wgslSquare({ devices: ["wasm"] })).toThrow(/devices that its bodies run on/);
     expect(() => simple({ reference: (y) => y.sum() })(x())).toThrow(ShapeError);
     expect(() => simple({ outputs: () => ({}) })(x())).toThrow(/at least one output/);

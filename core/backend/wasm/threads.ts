@@ -216,7 +216,7 @@ export class Threads {
     } finally {
       // What was begun is ended before anything else happens to the memory, also if the kernel trapped here.
       Atomics.store(control, job.open, 0);
-      for (let t = 1; t < this.count; t++) this.await(t, call.name, start);
+      for (let t = 1; t < this.count; t++) this.await(t, start);
     }
     for (let t = 1; t < n; t++)
       if (called[t] !== 0 && this.hasFailed(t)) throw this.failure(t, call.name);
@@ -266,7 +266,7 @@ export class Threads {
   }
 
   /** Waits until a thread has ended the piece that it took last of a call that began at `begin`. */
-  private await(t: number, name: string, begin: number): void {
+  private await(t: number, begin: number): void {
     const { control } = this;
     const at = lineOf(t);
     const busy = at + thread.inside;
@@ -293,7 +293,6 @@ export class Threads {
     Atomics.store(control, busy, 0);
     this.workers[t - 1]?.terminate();
     this.health.reason = "it did not answer";
-    throw this.failure(t, name);
   }
 
   private failure(t: number, name: string): DeviceError {

@@ -1,6 +1,6 @@
 /**
  * @file The program of a worker thread, as text: Node evaluates it, pages load it from a Blob, so no bundler has to find a
- * second file. It waits for jobs in the control words that threads.ts lays out and documents, and knows of nothing else.
+ * second file. It waits for jobs in the control words below, and knows of nothing else.
  *
  * Messages (a set-up, then modules) come through the event loop, to which it returns whenever more were posted
  * than it has read. Between jobs it spins for a moment before it sleeps: waking it then takes 0.3 µs and not 60.
