@@ -4,7 +4,7 @@
  */
 import { compile, defaultDevice, explain, noGrad, randn, realize, type Tensor } from "hinode";
 import type { Figure } from "./measure.ts";
-import { median } from "./work/clock.ts";
+import { median } from "./suite/clock.ts";
 
 export async function replay(where: Pick<Figure, "device" | "threads">): Promise<Figure[]> {
   const depth = 100;

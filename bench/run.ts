@@ -3,7 +3,7 @@
  * machine can do, on the devices present. `--filter` takes families (matmul, attention, elementwise, rows, conv, indexing,
  * optimizer, model, replay, memory, start) and parts of names. Exits with 1 if a bar was missed.
  *
- * The cases are those of `npm run bench:peers` (work/cases.ts), and operators.ts. The loop that measures is work/clock.ts, which
+ * The cases are those of `npm run bench:peers` (suite/cases.ts), and operators.ts. The loop that measures is suite/clock.ts, which
  * bench:peers uses for every framework.
  */
 import { spawnSync } from "node:child_process";
@@ -18,11 +18,11 @@ import { memory } from "./memory.ts";
 import { operators } from "./operators.ts";
 import { installedBytes } from "./peers/sizes.ts";
 import { replay } from "./replay.ts";
-import { cases } from "./work/cases.ts";
-import { median, patience, runsFor, times, warmUp } from "./work/clock.ts";
-import type { Prepared } from "./work/framework.ts";
-import { prepare } from "./work/hinode.ts";
-import { programOf } from "./work/programs.ts";
+import { cases } from "./suite/cases.ts";
+import { median, patience, runsFor, times, warmUp } from "./suite/clock.ts";
+import type { Prepared } from "./suite/framework.ts";
+import { prepare } from "./suite/hinode.ts";
+import { programOf } from "./suite/programs.ts";
 
 const { values: options, positionals } = parseArgs({
   allowPositionals: true,

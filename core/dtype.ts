@@ -19,6 +19,7 @@ import {
   roundToBfloat16,
   roundToHalf,
 } from "./half.ts";
+import { numel, type Shape } from "./shape.ts";
 
 export type DType = "f32" | "f16" | "bf16" | "i32" | "u32" | "i8" | "u8" | "bool";
 
@@ -143,3 +144,7 @@ export function floatToInt(dtype: DType, x: number): number {
   if (dtype === "u32") return Math.min(Math.max(t, 0), 4294967295);
   return roundTo(dtype, Math.min(Math.max(t, -2147483648), 2147483647));
 }
+
+/** The bytes that a tensor takes. */
+export const bytesOf = (t: { readonly shape: Shape; readonly dtype: DType }): number =>
+  numel(t.shape) * dtypes[t.dtype].bytes;

@@ -5,7 +5,7 @@
  * Decides: how a checkpoint's folder (`config.json` beside `model.safetensors`, or shards and their index) is read and
  * written, and what is said when it does not fit. The maps themselves live beside the models.
  */
-import { type DType, dtypes, isFloat, isHalf } from "../core/dtype.ts";
+import { bytesOf, type DType, isFloat, isHalf } from "../core/dtype.ts";
 import { ArgumentError, CheckpointError, describe } from "../core/errors.ts";
 import { cat, type DeviceName, noGrad, realize, type Tensor } from "../core/index.ts";
 import { formatShape, numel, type Shape, sameShape } from "../core/shape.ts";
@@ -259,7 +259,7 @@ export async function saveCheckpoint(
   if (!(maxShardSize > 0))
     throw new ArgumentError(describe("saveCheckpoint", "maxShardSize > 0, in bytes", `${maxShardSize}`)); // biome-ignore format: one line
   const tensors = storedWeights(names);
-  const bytes = Object.values(tensors).reduce((n, t) => n + numel(t.shape) * dtypes[t.dtype].bytes, 0); // biome-ignore format: one line
+  const bytes = Object.values(tensors).reduce((n, t) => n + bytesOf(t), 0);
   const metadata = { format: "pt" };
   if (bytes <= maxShardSize) await saveSafetensors(`${folder}/${SINGLE}`, tensors, metadata);
   else await saveShardedSafetensors(`${folder}/${INDEX}`, tensors, { maxShardSize, metadata });

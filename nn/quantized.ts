@@ -3,10 +3,9 @@
  * 8 bits as i8 or 4 bits as two to a byte. Weights are unpacked where a product fetches them (schedule/stores.ts), so that
  * memory holds and moves the integers only.
  */
-import { dtypes } from "../core/dtype.ts";
+import { bytesOf } from "../core/dtype.ts";
 import { ArgumentError, describe } from "../core/errors.ts";
 import { arange, linear, noGrad, realize, type Tensor, where, zeros } from "../core/index.ts";
-import { numel } from "../core/shape.ts";
 import { positive } from "./checks.ts";
 import { Linear } from "./linear.ts";
 import { Module } from "./module.ts";
@@ -156,5 +155,3 @@ export async function quantize(
   await realize(...made);
   return { layers, bytesBefore, bytesAfter: made.reduce((n, t) => n + bytesOf(t), 0) };
 }
-
-const bytesOf = (t: Tensor): number => numel(t.shape) * dtypes[t.dtype].bytes;

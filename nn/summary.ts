@@ -5,7 +5,7 @@
  * parameters begin with are lazy too, a model that fits no memory can be looked at. What a module costs are the nodes that
  * were made between the beginning and the end of its `forward`, so a row includes the rows below it.
  */
-import { dtypes } from "../core/dtype.ts";
+import { bytesOf } from "../core/dtype.ts";
 import { ArgumentError, describe, TransformError } from "../core/errors.ts";
 import { count } from "../core/explain.ts";
 import { is, type Node, peekId } from "../core/graph/node.ts";
@@ -125,8 +125,6 @@ export function summary(
   const shown = rows.filter((row) => row.depth <= depth);
   return { rows: shown, ...facts, toString: () => table(shown, facts) };
 }
-
-const bytesOf = (t: Tensor): number => numel(t.shape) * dtypes[t.dtype].bytes;
 
 /** A shape stands for one tensor; anything else than an array for itself. */
 function argumentsOf(input: Shape | Tensor | readonly unknown[]): readonly unknown[] {

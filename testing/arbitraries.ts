@@ -89,7 +89,8 @@ export interface TensorsOptions {
   readonly values?: fc.Arbitrary<number>;
 }
 
-const arbitraryOf = <T>(x: T | fc.Arbitrary<T>): fc.Arbitrary<T> =>
+/** Anything but an arbitrary stands for itself. */
+export const arbitraryOf = <T>(x: T | fc.Arbitrary<T>): fc.Arbitrary<T> =>
   x instanceof fc.Arbitrary ? x : fc.constant(x);
 
 /** Tensors: of shapes() and f32 unless told otherwise. */

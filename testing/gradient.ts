@@ -14,15 +14,13 @@ import type { CompareOptions } from "./checks.ts";
 import { casesOf, type Finding, type Inputs, inputNames, search } from "./search.ts";
 import {
   compareWith,
+  listOf,
   Recorded,
   runOn,
   type TensorFunction,
   type Tolerance,
   wholeValues,
 } from "./values.ts";
-
-export const listed = (out: Tensor | readonly Tensor[]): Tensor[] =>
-  Array.isArray(out) ? [...out] : [out as Tensor];
 
 /** Weights for the elements of results, short numbers without a pattern: one cotangent for each result. */
 export async function weightsFor(
@@ -48,7 +46,7 @@ export function directionLike(
 export const pulled =
   (f: TensorFunction, count: number): TensorFunction =>
   (...all) => {
-    const list = (...xs: Tensor[]) => listed(f(...xs));
+    const list = (...xs: Tensor[]) => listOf(f(...xs));
     const [, pull] = vjp(list, ...all.slice(0, count));
     return pull(all.slice(count));
   };
@@ -136,7 +134,7 @@ async function differences(
 ) {
   // The weighted sum of the results, and of their sizes.
   const total: TensorFunction = (...all) => {
-    const products = listed(f(...all.slice(0, inputs.length))).flatMap((y, k) => {
+    const products = listOf(f(...all.slice(0, inputs.length))).flatMap((y, k) => {
       if (!isFloat(y.dtype)) return [];
       const product = y.float().mul(all[inputs.length + k]);
       return [[product.sum(), product.abs().sum()]];

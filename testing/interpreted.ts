@@ -2,7 +2,7 @@
  * @file Custom kernels in the kernel language, run on the host invocation by invocation: the interpreter finds races, reads of what
  * nobody wrote and accesses outside of tensors, which compiled code would only show as a wrong number, or not at all.
  */
-import { dtypes, fromStored, isFloat, type StoredArray, toStored } from "../core/dtype.ts";
+import { fromStored, type StoredArray, toStored } from "../core/dtype.ts";
 import type { CustomKernelFunction, Tensor, TensorSpec } from "../core/index.ts";
 import { interpret } from "../core/kernel/interpret.ts";
 import type { Kernel } from "../core/kernel/ir.ts";
@@ -10,6 +10,7 @@ import type { TensorCase } from "./cases.ts";
 import {
   compareWith,
   type Difference,
+  poison,
   Recorded,
   type TensorFunction,
   type Tolerance,
@@ -45,9 +46,8 @@ function interpreted(
   results: readonly TensorSpec[],
 ): Values[] {
   const arrays = kernel.buffers.map(({ dtype, size }, i): StoredArray => {
-    const data = new dtypes[dtype].array(size);
+    const data = poison(dtype, size);
     if (i < inputs.length) data.set(inputs[i].data);
-    else data.fill(isFloat(dtype) ? NaN : dtype === "bool" ? 1 : 85);
     return toStored(dtype, data);
   });
   interpret(kernel, arrays, new Uint32Array(0));

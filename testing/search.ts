@@ -6,6 +6,7 @@ import fc from "fast-check";
 import { HinodeError } from "../core/errors.ts";
 import type { DeviceName } from "../core/graph/node.ts";
 import { defaultDevice } from "../core/index.ts";
+import { arbitraryOf } from "./arbitraries.ts";
 import type { TensorCase } from "./cases.ts";
 import type { TensorFunction } from "./values.ts";
 
@@ -38,9 +39,10 @@ export type Inputs =
 
 /** Cases of one function. */
 export function casesOf(f: TensorFunction, inputs: Inputs, name: string): fc.Arbitrary<Case> {
-  const each = (x: TensorCase | fc.Arbitrary<TensorCase>) =>
-    x instanceof fc.Arbitrary ? x : fc.constant(x);
-  const all = inputs instanceof fc.Arbitrary ? inputs : fc.tuple(...inputs.map(each));
+  const all =
+    inputs instanceof fc.Arbitrary
+      ? inputs
+      : fc.tuple(...inputs.map((x) => arbitraryOf<TensorCase>(x)));
   return all.map((list) => ({ f, inputs: list, lines: [], name }));
 }
 

@@ -7,9 +7,9 @@ import { isFloat } from "../core/dtype.ts";
 import { compile, defaultDevice, jvp, stack, type Tensor, vjp, vmap } from "../core/index.ts";
 import type { TensorCase } from "./cases.ts";
 import { type CompareOptions, casesFrom } from "./checks.ts";
-import { directionLike, listed, pulled, weightsFor } from "./gradient.ts";
+import { directionLike, pulled, weightsFor } from "./gradient.ts";
 import { type Case, type Finding, type Inputs, inputNames, search } from "./search.ts";
-import { compare, Recorded, type TensorFunction, wholeValues } from "./values.ts";
+import { compare, listOf, Recorded, type TensorFunction, wholeValues } from "./values.ts";
 
 export type Law = "compile" | "vmap" | "transpose" | "second order";
 
@@ -61,11 +61,11 @@ function batched(context: Context): Promise<Finding | null> {
   const both = [...inputs, ...inputs.map((x) => x.with(x.values.toReversed()))];
   const pairs = (all: readonly Tensor[]) => all.slice(0, n).map((x, i) => stack([x, all[n + i]]));
   const loop: TensorFunction = (...all) => {
-    const [first, second] = [all.slice(0, n), all.slice(n)].map((xs) => listed(f(...xs)));
+    const [first, second] = [all.slice(0, n), all.slice(n)].map((xs) => listOf(f(...xs)));
     return first.map((y, i) => stack([y, second[i]]));
   };
   const mapped: TensorFunction = (...all) =>
-    listed(vmap((...xs: Tensor[]) => f(...xs))(...pairs(all)));
+    listOf(vmap((...xs: Tensor[]) => f(...xs))(...pairs(all)));
   return same(context, mapped, loop, both, () => {
     const [x, y] = [inputs, both.slice(n)].map((list) => list.map(({ code }) => code));
     const stacked = x.map((code, i) => `stack([${code}, ${y[i]}])`).join(", ");
@@ -90,14 +90,14 @@ async function transposed({ c }: Context, f: TensorFunction): Promise<Finding | 
   const values = all.map((x) => x.values);
   const split = (list: readonly Tensor[]) =>
     [list.slice(0, n), list.slice(n, 2 * n), list.slice(2 * n)] as const;
-  const listOf = (...xs: Tensor[]) => listed(f(...xs));
+  const outputs = (...xs: Tensor[]) => listOf(f(...xs));
   const forward = await Recorded.of((...list) => {
     const [xs, ts, ws] = split(list);
-    return dot(jvp(listOf, xs, ts)[1], ws);
+    return dot(jvp(outputs, xs, ts)[1], ws);
   }, all);
   const reverse = await Recorded.of((...list) => {
     const [xs, ts, ws] = split(list);
-    return dot(vjp(listOf, ...xs)[1](ws), ts);
+    return dot(vjp(outputs, ...xs)[1](ws), ts);
   }, all);
   const sums = [forward, reverse].map((r) => {
     const terms = r.at(values, false).flatMap(({ data }) => Array.from(data));
@@ -132,7 +132,7 @@ async function second(context: Context): Promise<Finding | null> {
   const count = inputs.length;
   if (!inputs.some((x) => isFloat(x.dtype)) || weights.length === 0) return null;
   const gradient: TensorFunction = (...all) =>
-    listed(pulled(f, count)(...all)).filter((_, k) => isFloat(inputs[k].dtype));
+    listOf(pulled(f, count)(...all)).filter((_, k) => isFloat(inputs[k].dtype));
   const name = `((...all) => vjp(${context.c.name}, ...all.slice(0, ${count}))[1](all[${count}]))`;
   const c = { ...context.c, f: gradient, inputs: [...inputs, ...weights], name };
   const found = await transposed({ ...context, c }, gradient);

@@ -6,7 +6,14 @@
 
 import { transformed } from "../core/autograd.ts";
 import { evaluator } from "../core/backend/reference.ts";
-import { type DType, dtypes, floatLimits, isFloat, roundTo } from "../core/dtype.ts";
+import {
+  type DType,
+  dtypes,
+  floatLimits,
+  isFloat,
+  roundTo,
+  type TypedArray,
+} from "../core/dtype.ts";
 import { ArgumentError, describe } from "../core/errors.ts";
 import { type DeviceName, is, type Node } from "../core/graph/node.ts";
 import { placeholder } from "../core/graph/primitives.ts";
@@ -25,7 +32,8 @@ export interface Values {
   readonly data: ArrayLike<number>;
 }
 
-const listOf = (out: Tensor | readonly Tensor[]): readonly Tensor[] => {
+/** What f returns, as a list. */
+export const listOf = (out: Tensor | readonly Tensor[]): readonly Tensor[] => {
   const list = out instanceof Tensor ? [out] : out;
   if (!Array.isArray(list) || !list.every((t) => t instanceof Tensor))
     throw new ArgumentError(
@@ -87,12 +95,12 @@ export async function wholeValues(cases: readonly TensorCase[]): Promise<Values[
   );
 }
 
-/** All bits of every element set: NaN, or a number that nobody expects. */
-function poisoned(dtype: DType, shape: Shape, device: DeviceName): Tensor {
-  const data = new dtypes[dtype].array(numel(shape));
-  data.fill(isFloat(dtype) ? NaN : dtype === "bool" ? 1 : 85);
-  return uploadTensor(data, dtype, shape, device);
-}
+/** NaN, or numbers that nobody expects: what memory holds before a kernel writes it. */
+export const poison = (dtype: DType, size: number): TypedArray =>
+  new dtypes[dtype].array(size).fill(isFloat(dtype) ? NaN : dtype === "bool" ? 1 : 85);
+
+const poisoned = (dtype: DType, shape: Shape, device: DeviceName): Tensor =>
+  uploadTensor(poison(dtype, numel(shape)), dtype, shape, device);
 
 /** The values of f on a device. `like`: what its results are like, of which memory full of NaN is made ready. */
 export async function runOn(

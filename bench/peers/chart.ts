@@ -2,7 +2,7 @@
  * @file The figures as a picture: for each case, each peer's time as a multiple of Hinode's on as many threads, on a logarithmic
  * axis. Left of the line at 1: faster than Hinode. Pure; colours are told apart by readers who see no red or green (Okabe and Ito).
  */
-import type { Case } from "../work/cases.ts";
+import type { Case } from "../suite/cases.ts";
 import { type Peer, titles } from "./processes.ts";
 import type { Figure } from "./table.ts";
 

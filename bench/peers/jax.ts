@@ -3,11 +3,11 @@
  * freed under a trace. Its threads are the web's workers; Node gets a `Worker` made of worker_threads.
  */
 import { Worker as NodeWorker } from "node:worker_threads";
-import type { Framework, Prepared } from "../work/framework.ts";
-import { valuesOf } from "../work/inputs.ts";
-import type { Ops } from "../work/ops.ts";
-import { adamw, decodingInputs, type Program } from "../work/programs.ts";
-import { record } from "../work/record.ts";
+import type { Framework, Prepared } from "../suite/framework.ts";
+import { valuesOf } from "../suite/inputs.ts";
+import type { Ops } from "../suite/ops.ts";
+import { adamw, decodingFeeds, type Program } from "../suite/programs.ts";
+import { record } from "../suite/record.ts";
 import { type Foreign, importPeer, versionOf } from "./foreign.ts";
 
 /** The web's `Worker` for sources in blobs, as far as jax-js uses it. */
@@ -215,14 +215,7 @@ function prepareWith(jax: Foreign): (program: Program) => Promise<Prepared> {
         const [scores, cache] = program.forward(ops, named);
         return [np.argmax(scores, -1), cache];
       });
-      const feeds = Array.from({ length }, (_, t) => {
-        const { at, rest, mask } = decodingInputs(length, t);
-        return {
-          at: upload(at, [length, 1]),
-          rest: upload(rest, [length, 1]),
-          mask: upload(mask, [length]),
-        };
-      });
+      const feeds = decodingFeeds(length, upload);
       const decode = async () => {
         const tokens: Foreign[] = [];
         let [id, cache] = [x.id.ref, x.cache.ref];

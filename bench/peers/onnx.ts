@@ -2,9 +2,9 @@
  * @file Writes a recorded program as an ONNX model, the protocol buffer by hand: only the fields that a runtime asks for. Weights
  * become initialisers, other inputs are fed. Field numbers: onnx.proto3; operators: opset 20.
  */
-import { type Input, valuesOf } from "../work/inputs.ts";
-import type { Ops } from "../work/ops.ts";
-import type { Recorded, Recording } from "../work/record.ts";
+import { type Input, valuesOf } from "../suite/inputs.ts";
+import type { Ops } from "../suite/ops.ts";
+import type { Recorded, Recording } from "../suite/record.ts";
 
 type Bytes = number[] | Uint8Array;
 

@@ -2,10 +2,10 @@
  * @file ONNX Runtime, in WebAssembly and native: inference only. Weights are part of the model, so it lays them out once; other
  * inputs are fed, which in WebAssembly copies them in, and results out, at every run.
  */
-import { type Framework, type Prepared, Unsupported } from "../work/framework.ts";
-import { valuesOf } from "../work/inputs.ts";
-import { decodingInputs, type Program } from "../work/programs.ts";
-import { record } from "../work/record.ts";
+import { type Framework, type Prepared, Unsupported } from "../suite/framework.ts";
+import { valuesOf } from "../suite/inputs.ts";
+import { decodingFeeds, type Program } from "../suite/programs.ts";
+import { record } from "../suite/record.ts";
 import { type Foreign, requirePeer, versionOf } from "./foreign.ts";
 import { onnxModel } from "./onnx.ts";
 
@@ -43,14 +43,7 @@ export async function open(threads: number, kind: "web" | "node"): Promise<Frame
       };
     }
     const length = inputs.at.shape[0];
-    const steps = Array.from({ length }, (_, t) => {
-      const { at, rest, mask } = decodingInputs(length, t);
-      return {
-        at: tensor(at, [length, 1]),
-        rest: tensor(rest, [length, 1]),
-        mask: tensor(mask, [length]),
-      };
-    });
+    const steps = decodingFeeds(length, tensor);
     const decode = async (): Promise<number[]> => {
       const tokens: number[] = [];
       let { id, cache } = feeds;

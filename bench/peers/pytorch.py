@@ -1,4 +1,4 @@
-"""PyTorch on the processor, as worker.ts has it: interprets the recorded programs of ../work/record.ts, a line of JSON per request."""
+"""PyTorch on the processor, as worker.ts has it: interprets the recorded programs of ../suite/record.ts, a line of JSON per request."""
 
 import json
 import math
@@ -12,7 +12,7 @@ ADAMW = {"lr": 1e-3, "betas": (0.9, 0.999), "eps": 1e-8, "weight_decay": 0.01}
 
 
 def values(name, spec):
-    """The numbers of ../work/inputs.ts."""
+    """The numbers of ../suite/inputs.ts."""
     h = 0x811C9DC5
     for byte in name.encode():
         h = ((h ^ byte) * 0x01000193) & 0xFFFFFFFF

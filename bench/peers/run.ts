@@ -18,10 +18,10 @@ import {
 import { cpus } from "node:os";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
-import { type Case, cases } from "../work/cases.ts";
-import { median, patience, runsFor } from "../work/clock.ts";
-import { programOf } from "../work/programs.ts";
-import { record } from "../work/record.ts";
+import { type Case, cases } from "../suite/cases.ts";
+import { median, patience, runsFor } from "../suite/clock.ts";
+import { programOf } from "../suite/programs.ts";
+import { record } from "../suite/record.ts";
 import { chart } from "./chart.ts";
 import { installPeers } from "./install.ts";
 import { hasTorch, type Peer, PeerProcess, peers, Refusal } from "./processes.ts";

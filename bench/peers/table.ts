@@ -1,5 +1,5 @@
 /** @file Figures of all peers → ratios, bars, and the table in Markdown. Pure. */
-import type { Case } from "../work/cases.ts";
+import type { Case } from "../suite/cases.ts";
 import { type Peer, titles } from "./processes.ts";
 
 /** What one peer did with one case on a number of threads. */

@@ -3,10 +3,10 @@
  * Images lie as it wants them, channels last, before the clock starts. Where its backend lacks the kernel for the gradient of a
  * look-up, the look-up is a product with one-hot rows.
  */
-import { type Framework, type Prepared, Unsupported } from "../work/framework.ts";
-import { valuesOf } from "../work/inputs.ts";
-import type { Ops } from "../work/ops.ts";
-import { adamw, decodingInputs, type Program } from "../work/programs.ts";
+import { type Framework, type Prepared, Unsupported } from "../suite/framework.ts";
+import { valuesOf } from "../suite/inputs.ts";
+import type { Ops } from "../suite/ops.ts";
+import { adamw, decodingFeeds, type Program } from "../suite/programs.ts";
 import { type Foreign, requirePeer, versionOf } from "./foreign.ts";
 
 function opsOf(tf: Foreign, differentiated: boolean): Ops<Foreign> & { read(x: Foreign): Foreign } {
@@ -141,14 +141,7 @@ function prepareWith(tf: Foreign): (program: Program) => Promise<Prepared> {
     }
     if (kind === "decode") {
       const length = inputs.at.shape[0];
-      const feeds = Array.from({ length }, (_, t) => {
-        const { at, rest, mask } = decodingInputs(length, t);
-        return {
-          at: tf.tensor(at, [length, 1]),
-          rest: tf.tensor(rest, [length, 1]),
-          mask: tf.tensor(mask),
-        };
-      });
+      const feeds = decodingFeeds(length, (data, shape) => tf.tensor(data, shape));
       const decode = async () => {
         const tokens: number[] = [];
         let [id, cache] = [tf.clone(x.id), tf.clone(x.cache)];

@@ -8,17 +8,17 @@
  *   {op: "release"}               → {}
  */
 import { createInterface } from "node:readline";
-import type { Case } from "../work/cases.ts";
-import { slow, times, warmUp } from "../work/clock.ts";
-import { type Framework, type Prepared, Unsupported } from "../work/framework.ts";
-import { sampled } from "../work/inputs.ts";
-import { programOf } from "../work/programs.ts";
+import type { Case } from "../suite/cases.ts";
+import { slow, times, warmUp } from "../suite/clock.ts";
+import { type Framework, type Prepared, Unsupported } from "../suite/framework.ts";
+import { sampled } from "../suite/inputs.ts";
+import { programOf } from "../suite/programs.ts";
 
 async function open(peer: string, threads: number): Promise<Framework> {
   switch (peer) {
     case "hinode":
     case "hinode-wide":
-      return (await import("../work/hinode.ts")).open(threads);
+      return (await import("../suite/hinode.ts")).open(threads);
     case "jax-js":
       return (await import("./jax.ts")).open(threads);
     case "tfjs-cpu":

@@ -10,7 +10,7 @@ import { matrixNorm as plainNorm } from "./distances.ts";
 import { svdvals } from "./linalg-factors.ts";
 import { matrices, refuseEmpty, square } from "./linalg-operands.ts";
 import { singularValues } from "./linalg-orthogonal.ts";
-import { diagonalMask } from "./linalg-solve.ts";
+import { identityLike } from "./linalg-solve.ts";
 import { inv, solve } from "./linalg-systems.ts";
 import { matrixPower as plainPower } from "./linear-algebra.ts";
 import { describeNode, floatNode } from "./promotion.ts";
@@ -146,7 +146,7 @@ export function tensorsolve(a: Tensor, b: Tensor): Tensor {
 const squarings = 25;
 
 function exponential(a: Node): Node {
-  const [batch, n] = a.shape;
+  const [batch] = a.shape;
   const scalar = (v: Node): Node => g.reshape(v, [batch, 1, 1]);
   const size = g.detach(scalar(g.amax(g.sum(g.abs(a), [1]), [1])));
   // The first power of two that brings the norm below 1/2, counted by comparisons: exact, unlike a
@@ -158,7 +158,7 @@ function exponential(a: Node): Node {
     .map((p) => g.where(each(p), g.scalarLike(a, 0.5), g.scalarLike(a, 1)))
     .reduce((x, y) => g.mul(x, y));
   const small = g.mul(a, factor);
-  const one = g.expand(g.cast(diagonalMask(n), a.dtype), a.shape);
+  const one = identityLike(a);
   // Horner: 1 + x(1 + x/2(1 + x/3(…))); 2⁻⁹/9! is below f32's resolution.
   let sum = one;
   for (let k = 8; k >= 1; k--)

@@ -16,7 +16,7 @@ import {
   diagonalFrom,
   diagonalMask,
   diagonalOf,
-  steps,
+  identityLike,
   transposed,
   triangle,
   triangularSolve,
@@ -99,7 +99,7 @@ function householder(a: Node, complete: boolean): [q: Node, r: Node] {
       return { carries: [reflected(rest, reflector, tau)], ys: [reflector, tau] };
     },
     [unit],
-    [steps(Math.min(m, n))],
+    [g.iota(Math.min(m, n))],
   );
   const start = g.expand(g.cast(g.eq(g.reshape(row, [m, 1]), g.iota(p)), a.dtype), [batch, m, p]);
   const { carries: q } = scanNodes(
@@ -218,7 +218,7 @@ function jacobiEigen(a: Node, upper: boolean): Node[] {
     const between = diagonalOf(part(part(m, 1, 0, half), 2, half, size));
     return [part(d, 1, 0, half), part(d, 1, half, size), between];
   };
-  const eye = g.expand(g.cast(diagonalMask(size), a.dtype), full.shape);
+  const eye = identityLike(full);
   const [d, v] = rotated(
     size,
     ([m, v]) => {

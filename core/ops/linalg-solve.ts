@@ -40,9 +40,6 @@ export function triangle(a: Node, upper: boolean, diagonal = true): Node {
   return g.where(lowerMask(rows, columns, diagonal ? 0 : -1), a, zero);
 }
 
-/** What every loop over 0 … n-1 reads first: the step's number. */
-export const steps = (n: number): Node => g.iota(n);
-
 /**
  * f as one region with this gradient, which is only built when it is asked for: it may use the
  * function itself, for the transposed matrix. Both must not use nodes from outside.
@@ -99,7 +96,7 @@ function substituted(a: Node, b: Node, { upper, unit }: Triangle): Node {
       return { carries: [g.where(g.eq(row, i), g.reshape(value, [batch, 1, k]), x)], ys: [] };
     },
     [g.zerosLike(b)],
-    [steps(n), others, byRow(pivots), byRow(b)],
+    [g.iota(n), others, byRow(pivots), byRow(b)],
     upper,
   );
   return carries[0];
@@ -147,7 +144,7 @@ function choleskyColumns(a: Node): Node {
       return { carries: [g.sub(rest, taken)], ys: [l] };
     },
     [a],
-    [steps(n)],
+    [g.iota(n)],
   );
   return g.permute(ys[0], [1, 2, 0]);
 }
@@ -210,7 +207,7 @@ export function luNode(a: Node): Factors {
       };
     },
     [a, g.expand(row, [batch, n]), g.expand(g.scalarLike(a, 1), [batch])],
-    [steps(n)],
+    [g.iota(n)],
   );
   return { lu: carries[0], order: carries[1], sign: carries[2] };
 }

@@ -4,7 +4,7 @@
  * The order is the program's own where dependencies allow it (so a checkpoint's clone runs when the backward pass needs
  * it), except that whoever reads the old version of an assigned storage goes before the group that writes it.
  */
-import { dtypes } from "../dtype.ts";
+import { bytesOf } from "../dtype.ts";
 import type { Node } from "../graph/node.ts";
 import { topological } from "../graph/walk.ts";
 import { numel } from "../shape.ts";
@@ -51,8 +51,6 @@ export interface PlannedOutput {
   /** What is written first in the output's storage: the value itself, or the first of several updates in place. */
   readonly first: Node;
 }
-
-export const bytesOf = (n: Node): number => numel(n.shape) * dtypes[n.dtype].bytes;
 
 /** `claims`: the regions that stay whole, as the backend has kernels for them. */
 export function schedule(

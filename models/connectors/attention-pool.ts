@@ -8,7 +8,7 @@
  */
 import type { Tensor } from "../../core/index.ts";
 import { init, LayerNorm, Linear, MLP, Module, MultiheadAttention } from "../../nn/index.ts";
-import { type Grid, resizePositions } from "../vision/positions.ts";
+import { type Grid, resizePositions, sidesOf } from "../vision/positions.ts";
 import { type Connector, gridOf } from "./connector.ts";
 
 export interface AttentionPoolConfig {
@@ -56,8 +56,7 @@ export class AttentionPoolConnector extends Module implements Connector {
 
   /** The grid of the positions. */
   get grid(): Grid {
-    const { patches } = this.config;
-    return typeof patches === "number" ? [patches, patches] : patches;
+    return sidesOf(this.config.patches);
   }
 
   tokensOf(_grid: Grid): number {

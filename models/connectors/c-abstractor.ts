@@ -14,7 +14,7 @@ import { ArgumentError, describe } from "../../core/errors.ts";
 import { cat, type Tensor } from "../../core/index.ts";
 import { roundEven } from "../../core/math.ts";
 import { Conv2d, init, LayerNorm, Linear, Module, parameter } from "../../nn/index.ts";
-import { type Grid, resizePositions } from "../vision/positions.ts";
+import { type Grid, resizePositions, sidesOf } from "../vision/positions.ts";
 import { poolGrid } from "./average-pool.ts";
 import { type Connector, gridOf, initialize, sideOf } from "./connector.ts";
 
@@ -79,8 +79,7 @@ export class CAbstractor extends Module implements Connector {
 
   /** The grid of the positions. */
   get grid(): Grid {
-    const { patches } = this.config;
-    return typeof patches === "number" ? [patches, patches] : patches;
+    return sidesOf(this.config.patches);
   }
 
   tokensOf(_grid: Grid): number {

@@ -10,7 +10,8 @@
  *
  * Shape letters: B batch, T positions, S keys (T, or the length of a cache), D width, V vocabulary, E experts.
  */
-import { ArgumentError, describe, ShapeError } from "../../core/errors.ts";
+
+import { ArgumentError, describe } from "../../core/errors.ts";
 import {
   arange,
   cat,
@@ -23,7 +24,7 @@ import {
   type Tensor,
   where,
 } from "../../core/index.ts";
-import { formatShape } from "../../core/shape.ts";
+import { expectShape } from "../../nn/checks.ts";
 import {
   type AttendOptions,
   Embedding,
@@ -220,8 +221,8 @@ export class LanguageModel extends Module {
     const { mask, documents, cache, positions } = options;
     const [B, T] = x.shape;
     const S = cache?.length ?? T;
-    expect("mask", mask, [B, S]);
-    expect("documents", documents, [B, T]);
+    if (mask) expectShape("LanguageModel", "mask", mask, [B, S]);
+    if (documents) expectShape("LanguageModel", "documents", documents, [B, T]);
     if (documents && cache)
       throw new ArgumentError(
         describe("LanguageModel", "documents or a cache", "both", "generate for one example each"),
@@ -246,13 +247,6 @@ export class LanguageModel extends Module {
 /** Whether block i has experts: the last of every n. */
 export const isSparse = (experts: ExpertsConfig | undefined, i: number): boolean =>
   experts !== undefined && (i + 1) % (experts.every ?? 1) === 0;
-
-function expect(what: string, given: Tensor | undefined, want: readonly number[]): void {
-  if (given && formatShape(given.shape) !== formatShape(want))
-    throw new ShapeError(
-      describe("LanguageModel", `${what} ${formatShape(want)}`, formatShape(given.shape)),
-    );
-}
 
 /** Documents [B, T] → how many positions of the same one come before, [B, T]. */
 function positionsWithin(documents: Tensor): Tensor {

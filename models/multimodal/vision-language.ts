@@ -94,13 +94,7 @@ export class VisionLanguageModel extends Module {
   /** Images [N, C, H, W] → image tokens [N, k, D]. */
   encode(images: Tensor): Tensor {
     const { vision, layer, classToken = false, interpolate } = this.config;
-    const states = this.vision.hiddenStates(images, { interpolate });
-    const chosen =
-      layer === undefined
-        ? [this.vision.normalize(states.at(-1)!)]
-        : [layer].flat().map((i) => states.at(i) ?? missing(i, states.length));
-    const skipped = classToken ? 0 : this.vision.prefix;
-    const features = cat(chosen, -1).narrow(1, skipped, chosen[0].shape[1] - skipped);
+    const features = this.vision.features(images, { layer, classToken, interpolate });
     const [h, w] = images.shape.slice(2).map((side) => Math.floor(side / vision.patchSize));
     return this.connector.forward(features, classToken ? undefined : [h, w]);
   }
@@ -198,10 +192,6 @@ export class VisionLanguageModel extends Module {
     );
   }
 }
-
-const missing = (layer: number, count: number): never => {
-  throw new ArgumentError(describe("VisionLanguageModel", `a layer of ${count} hidden states`, `${layer}`)); // biome-ignore format: one line
-};
 
 /**
  * Embeddings [B, T, D] with the rows [R, D] in the places where `isImage` [B, T] is true, in order. Reading the result is an

@@ -10,6 +10,10 @@ import { formatShape } from "../../core/shape.ts";
 /** Patches per column and per row. */
 export type Grid = readonly [h: number, w: number];
 
+/** Both sides, of a square where one number says it. */
+export const sidesOf = (size: number | Grid): Grid =>
+  typeof size === "number" ? [size, size] : size;
+
 /**
  * Fixed positions [h·w, D] of a grid in row-major order, or [1 + h·w, D] with a row of zeros for a class token: the first
  * half of the channels is of the column, the second of the row; each has D/4 sines, then D/4 cosines, of the index times

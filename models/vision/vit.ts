@@ -22,7 +22,7 @@ import {
   TransformerBlock,
 } from "../../nn/index.ts";
 import { type ActivationName, activationNamed } from "../activations.ts";
-import { type Grid, resizePositions, sinCosPositions } from "./positions.ts";
+import { type Grid, resizePositions, sidesOf, sinCosPositions } from "./positions.ts";
 
 export interface ViTConfig {
   /** Side of the images that the positions are of, or [height, width]. */
@@ -77,9 +77,9 @@ export interface ImageOptions {
 export interface SelectOptions extends ImageOptions {
   /**
    * Which hidden state: 0 is before the first block, `depth` (or −1) after the last, −2 before it, as in LLaVA. Unless
-   * given, the last one and the final norm.
+   * given, the last one and the final norm. Of several, their features side by side.
    */
-  readonly layer?: number;
+  readonly layer?: number | readonly number[];
   /** Whether the class token stays (it does not by default). */
   readonly classToken?: boolean;
 }
@@ -203,16 +203,22 @@ export class ViT extends Module {
     return states;
   }
 
-  /** What a connector reads: the tokens of a chosen layer, [B, h·w, D] or, with the class token, [B, T, D]. */
+  /**
+   * What a connector reads: the tokens of a chosen layer, [B, h·w, D] or, with the class token, [B, T, D]; of L layers,
+   * L·D wide.
+   */
   features(images: Tensor, { layer, classToken = false, ...options }: SelectOptions = {}): Tensor {
     const states = this.hiddenStates(images, options);
-    const state = layer === undefined ? this.normalize(states.at(-1)!) : states.at(layer);
-    if (!state)
-      throw new ArgumentError(
-        describe("ViT.features", `a layer of ${states.length} hidden states`, `${layer}`),
-      );
+    const stateOf = (i: number): Tensor => {
+      const state = states.at(i);
+      if (state) return state;
+      const expected = `a layer of ${states.length} hidden states`;
+      throw new ArgumentError(describe("ViT.features", expected, `${i}`));
+    };
+    const chosen =
+      layer === undefined ? this.normalize(stateOf(-1)) : cat([layer].flat().map(stateOf), -1);
     const skipped = classToken ? 0 : this.prefix;
-    return state.narrow(1, skipped, state.shape[1] - skipped);
+    return chosen.narrow(1, skipped, chosen.shape[1] - skipped);
   }
 }
 
@@ -250,9 +256,6 @@ export function resizeViT(vit: ViT, imageSize: ViTConfig["imageSize"]): ViT {
     );
   return next;
 }
-
-const sidesOf = (size: ViTConfig["imageSize"]): readonly [number, number] =>
-  typeof size === "number" ? [size, size] : size;
 
 function gridOf({ imageSize, patchSize }: ViTConfig): Grid {
   const [h, w] = sidesOf(imageSize).map((side) => Math.floor(side / patchSize));

@@ -3,10 +3,9 @@
  * `model.safetensors.index.json`, says which file each tensor is in. Opening reads the index and the headers, tensors are
  * read on demand.
  */
-import { dtypes } from "../../core/dtype.ts";
+import { bytesOf } from "../../core/dtype.ts";
 import { ArgumentError, describe } from "../../core/errors.ts";
 import type { DeviceName, Tensor } from "../../core/index.ts";
-import { numel } from "../../core/shape.ts";
 import type { StateDict } from "../module.ts";
 import { readFile, writeFile } from "./disk.ts";
 import { openSafetensors, type SafetensorsFile, saveSafetensors } from "./files.ts";
@@ -117,7 +116,7 @@ export async function saveShardedSafetensors(
   if (!(maxShardSize > 0)) throw refuse("maxShardSize > 0, in bytes", `${maxShardSize}`);
   const shards: { tensors: Record<string, Storable>; bytes: number }[] = [];
   for (const [name, value] of Object.entries(tensors)) {
-    const bytes = numel(value.shape) * dtypes[value.dtype].bytes;
+    const bytes = bytesOf(value);
     const last = shards.at(-1);
     if (last && last.bytes + bytes <= maxShardSize) {
       last.tensors[name] = value;

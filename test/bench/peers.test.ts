@@ -9,11 +9,11 @@ import {
   replaceSection,
   verdicts,
 } from "../../bench/peers/table.ts";
-import { cases } from "../../bench/work/cases.ts";
-import { median, runsFor } from "../../bench/work/clock.ts";
-import { sampled, seedOf, valuesOf } from "../../bench/work/inputs.ts";
-import { programOf } from "../../bench/work/programs.ts";
-import { record } from "../../bench/work/record.ts";
+import { cases } from "../../bench/suite/cases.ts";
+import { median, runsFor } from "../../bench/suite/clock.ts";
+import { sampled, seedOf, valuesOf } from "../../bench/suite/inputs.ts";
+import { programOf } from "../../bench/suite/programs.ts";
+import { record } from "../../bench/suite/record.ts";
 
 const rows = [
   { id: "a", name: "first", bars: { plain: [10, 4] as const, wide: [5, 3] as const } },

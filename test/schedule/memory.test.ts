@@ -1,8 +1,9 @@
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
+import { bytesOf } from "../../core/dtype.ts";
 import { topological } from "../../core/graph/walk.ts";
 import { alignment, type Lifetime, planBuffers, planMemory } from "../../core/schedule/memory.ts";
-import { bytesOf, type Plan, schedule } from "../../core/schedule/schedule.ts";
+import { type Plan, schedule } from "../../core/schedule/schedule.ts";
 import { randomGraph } from "../support/graphs.ts";
 
 const lifetime = fc

@@ -5,6 +5,7 @@
  */
 import type { Backend, CanonicalGraph, Executable } from "../../core/backend/backend.ts";
 import {
+  bytesOf,
   type DType,
   dtypes,
   fromStored,
@@ -23,13 +24,7 @@ import { interpret } from "../../core/kernel/interpret.ts";
 import type { Kernel } from "../../core/kernel/ir.ts";
 import { lowerGroup } from "../../core/kernel/templates.ts";
 import type { Group } from "../../core/schedule/group.ts";
-import {
-  bytesOf,
-  type Place,
-  type Plan,
-  type Step,
-  schedule,
-} from "../../core/schedule/schedule.ts";
+import { type Place, type Plan, type Step, schedule } from "../../core/schedule/schedule.ts";
 import { type Claims, claimsNothing } from "../../core/schedule/simplify.ts";
 import { numel } from "../../core/shape.ts";
 

@@ -3,13 +3,13 @@
  * the scratch that all plans share (they run one after another), and their argument blocks.
  */
 
-import { type DType, dtypes, fromStored, type TypedArray, toStored } from "../../dtype.ts";
+import { bytesOf, type DType, dtypes, fromStored, type TypedArray, toStored } from "../../dtype.ts";
 import { OutOfMemoryError } from "../../errors.ts";
 import { exactJson } from "../../graph/node.ts";
 import type { Storage } from "../../graph/primitives.ts";
 import { attentionOnCpu } from "../../kernel/attention.ts";
 import type { Kernel } from "../../kernel/ir.ts";
-import { bytesOf, schedule } from "../../schedule/schedule.ts";
+import { schedule } from "../../schedule/schedule.ts";
 import type { Claims } from "../../schedule/simplify.ts";
 import type { Backend, CanonicalGraph, Executable } from "../backend.ts";
 import { cpuRun, type KernelTime, observer } from "../observe.ts";

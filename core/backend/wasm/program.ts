@@ -5,13 +5,14 @@
  * Scratch addresses are written once (again only if the scratch moves), storages of inputs and outputs and random
  * words at each run. So a replayed step costs a few typed-array stores and one call per kernel.
  */
+import { bytesOf } from "../../dtype.ts";
 import { IndexOutOfRangeError } from "../../errors.ts";
 import type { Node } from "../../graph/node.ts";
 import type { Kernel, Stmt } from "../../kernel/ir.ts";
 import type { Lowered } from "../../kernel/lower.ts";
 import { formatKernel } from "../../kernel/print.ts";
 import { lowerGroup } from "../../kernel/templates.ts";
-import { bytesOf, carryBytes, type Place, type Plan, type Step } from "../../schedule/schedule.ts";
+import { carryBytes, type Place, type Plan, type Step } from "../../schedule/schedule.ts";
 import { numel } from "../../shape.ts";
 import type { KernelReport } from "../backend.ts";
 import type { KernelTime } from "../observe.ts";

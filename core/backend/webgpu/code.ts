@@ -6,7 +6,7 @@
  * kernel's two buffers become one, and a run that may not overwrite copies the old value into the new storage first:
  * then the same kernel serves both.
  */
-import { dtypes } from "../../dtype.ts";
+import { bytesOf, dtypes } from "../../dtype.ts";
 import { describe, LimitError } from "../../errors.ts";
 import type { Node } from "../../graph/node.ts";
 import {
@@ -20,7 +20,7 @@ import type { GpuTarget } from "../../kernel/gpu/target.ts";
 import type { Kernel } from "../../kernel/ir.ts";
 import { formatKernel } from "../../kernel/print.ts";
 import { mergeBuffers, type Pack, packBuffers } from "../../kernel/rebind.ts";
-import { bytesOf, type Plan, type Step } from "../../schedule/schedule.ts";
+import type { Plan, Step } from "../../schedule/schedule.ts";
 import { formatShape, numel } from "../../shape.ts";
 import type { KernelReport } from "../backend.ts";
 import type { KernelSource, Pipeline } from "./pipelines.ts";

@@ -2,8 +2,8 @@
  * @file The commands of a scan. Carries go back and forth between two buffers, so the body is emitted twice; slices of what
  * runs along are copied in and out, as a binding may begin only at a multiple of 256 bytes.
  */
+import { bytesOf } from "../../dtype.ts";
 import type { Node } from "../../graph/node.ts";
-import { bytesOf } from "../../schedule/schedule.ts";
 import type { Ready } from "./code.ts";
 import type { Command, Copy, Ref } from "./commands.ts";
 import { type Emitter, type Frame, wholeCopy } from "./emit.ts";

@@ -2,11 +2,11 @@
  * @file Commands (commands.ts) from kernels (code.ts): every storage gets a place in the table of a run, scratch values a
  * life, small constants a place in the uniforms.
  */
-import { dtypes } from "../../dtype.ts";
+import { bytesOf, dtypes } from "../../dtype.ts";
 import type { Node } from "../../graph/node.ts";
 import type { Temporary } from "../../kernel/gpu/lower.ts";
 import type { Lifetime } from "../../schedule/memory.ts";
-import { bytesOf, type Plan } from "../../schedule/schedule.ts";
+import type { Plan } from "../../schedule/schedule.ts";
 import { numel } from "../../shape.ts";
 import type { KernelReport } from "../backend.ts";
 import { padded } from "./buffers.ts";

@@ -2,9 +2,9 @@
  * @file A program that runs: gets what a run needs before it (compiled kernels, outputs, scratch), encodes and submits
  * its commands, and finds out afterwards whether it went well.
  */
+import { bytesOf } from "../../dtype.ts";
 import { type HinodeError, IndexOutOfRangeError, OutOfMemoryError } from "../../errors.ts";
 import type { Storage } from "../../graph/primitives.ts";
-import { bytesOf } from "../../schedule/schedule.ts";
 import type { Executable } from "../backend.ts";
 import { type Observer, observer } from "../observe.ts";
 import type { GpuStorage, WebGpuBackend } from "./backend.ts";

@@ -6,11 +6,12 @@
  * flags of those before it and sets a guard, and whatever writes state does nothing then. Storages that do not lie
  * over the old ones begin as copies of them, so that either way the state is what it was.
  */
+import { bytesOf } from "../../dtype.ts";
 import type { Node } from "../../graph/node.ts";
 import type { GpuLowered } from "../../kernel/gpu/lower.ts";
 import type { Choose } from "../../kernel/gpu/matmul-tile.ts";
 import { planBuffers } from "../../schedule/memory.ts";
-import { bytesOf, type Plan, type Step } from "../../schedule/schedule.ts";
+import type { Plan, Step } from "../../schedule/schedule.ts";
 import type { KernelReport } from "../backend.ts";
 import { type CheckedKernel, CodeMaker, type Host, type Ready } from "./code.ts";
 import type { Command, Ref } from "./commands.ts";

@@ -21,7 +21,7 @@ import { optim } from "hinode/nn";
 import type { Framework, Prepared } from "./framework.ts";
 import { valuesOf } from "./inputs.ts";
 import type { Ops } from "./ops.ts";
-import { adamw, decodingInputs, type Program } from "./programs.ts";
+import { adamw, decodingFeeds, type Program } from "./programs.ts";
 
 export const hinodeOps: Ops<Tensor> = {
   matmul: (a, b, transposed) => a.matmul(transposed ? b.transpose(-1, -2) : b),
@@ -102,11 +102,7 @@ function stepOf(program: Program, x: Named): () => Tensor[] {
 /** Greedy decoding from token 0, all positions. */
 function decoder(program: Program, x: Named): () => Promise<number[]> {
   const length = program.inputs.at.shape[0];
-  const feeds = Array.from({ length }, (_, t) => {
-    const { at, rest, mask } = decodingInputs(length, t);
-    const column = (v: Float32Array<ArrayBuffer>) => tensor(v, { shape: [length, 1] });
-    return { at: column(at), rest: column(rest), mask: tensor(mask, { shape: [length] }) };
-  });
+  const feeds = decodingFeeds(length, (data, shape) => tensor(data, { shape }));
   const step = compile((inputs: Named) => {
     const [scores, cache] = program.forward(hinodeOps, inputs);
     return [scores.argmax(-1).to("i32"), cache];

@@ -430,8 +430,22 @@ export function programOf({ work, backward }: Case): Program {
   }
 }
 
-/** What the loop of greedy decoding feeds: at step t the one-hot position, what it leaves, and the mask. */
-export function decodingInputs(
+/** What the loop of greedy decoding feeds, per step, as the framework's tensors. */
+export const decodingFeeds = <T>(
+  length: number,
+  tensor: (data: Float32Array<ArrayBuffer>, shape: number[]) => T,
+): { at: T; rest: T; mask: T }[] =>
+  Array.from({ length }, (_, t) => {
+    const { at, rest, mask } = decodingInputs(length, t);
+    return {
+      at: tensor(at, [length, 1]),
+      rest: tensor(rest, [length, 1]),
+      mask: tensor(mask, [length]),
+    };
+  });
+
+/** At step t the one-hot position, what it leaves, and the mask. */
+function decodingInputs(
   length: number,
   t: number,
 ): {
