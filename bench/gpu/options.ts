@@ -2,7 +2,7 @@
 import { execFileSync } from "node:child_process";
 import { readFileSync } from "node:fs";
 import { parseArgs } from "node:util";
-import { deviceInfo, init, type Tiles } from "hinode";
+import { defaultDevice, deviceInfo, init, type Tiles } from "hinode";
 import { defaultToggles, describeAdapter } from "../../core/backend/webgpu/adapter.ts";
 
 /** Arguments of both scripts. */
@@ -77,6 +77,9 @@ export async function openGpu(values: {
     date: new Date().toISOString(),
   };
 }
+
+/** Leaves the whole GPU to others. */
+export const closeGpu = (): void => defaultDevice().destroy();
 
 /** The version that was measured, and whether it was changed since. */
 function commit(): string {

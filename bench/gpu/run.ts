@@ -10,7 +10,7 @@ import { join } from "node:path";
 import { defaultDevice, manualSeed } from "hinode";
 import { type Case, cases } from "./cases.ts";
 import { type Measured, measure, type Settings } from "./hinode.ts";
-import { formatCircumstances, openGpu, readArguments } from "./options.ts";
+import { closeGpu, formatCircumstances, openGpu, readArguments } from "./options.ts";
 import { formatTable, judge, type PyTorch, type Result } from "./report.ts";
 
 const { values } = readArguments({
@@ -70,7 +70,7 @@ for (const c of chosen) {
   console.error(`${c.id}: ${((performance.now() - start) / 1000).toFixed(1)} s`);
 }
 // PyTorch gets the whole GPU.
-defaultDevice().destroy();
+closeGpu();
 const other = values["no-pytorch"] ? "not asked for" : hasTorch() ? pytorch(chosen) : "no torch";
 console.log(
   `PyTorch   ${typeof other === "string" ? `not measured: ${other}` : `${other.version} on ${other.device}`}\n`,

@@ -3,6 +3,7 @@
  * axis. Left of the line at 1: faster than Hinode. Pure; colours are told apart by readers who see no red or green (Okabe and Ito).
  */
 import type { Case } from "../suite/cases.ts";
+import type { Device } from "../suite/framework.ts";
 import { type Peer, titles } from "./processes.ts";
 import type { Figure } from "./table.ts";
 
@@ -24,6 +25,7 @@ export function chart(
   chosen: readonly Peer[],
   figures: readonly Figure[],
   threads: number,
+  device: Device = "wasm",
 ): string {
   const candidates = chosen.filter((p) => p !== "hinode");
   const points = rows.map((row) => {
@@ -55,7 +57,7 @@ export function chart(
   const out: string[] = [
     `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 ${width} ${bottom + 40}" font-family="system-ui, sans-serif" font-size="12">`,
     `<rect width="100%" height="100%" fill="#ffffff"/>`,
-    `<text x="12" y="20" font-size="15" font-weight="600">Time as a multiple of Hinode's, ${threads} thread${threads > 1 ? "s" : ""}</text>`,
+    `<text x="12" y="20" font-size="15" font-weight="600">Time as a multiple of Hinode's, ${device === "webgpu" ? "on a GPU" : `${threads} thread${threads > 1 ? "s" : ""}`}</text>`,
     `<text x="${width - right}" y="20" text-anchor="end" fill="#555555">right of 1: slower than Hinode</text>`,
   ];
   let at = 18;

@@ -1,9 +1,10 @@
 /**
- * @file jax-js on WebAssembly: each program is one `jit` function. Every operation takes `.ref` of its operands, so that nothing is
+ * @file jax-js on WebAssembly or WebGPU: each program is one `jit` function. Every operation takes `.ref` of its operands, so that nothing is
  * freed under a trace. Its threads are the web's workers; Node gets a `Worker` made of worker_threads.
  */
 import { Worker as NodeWorker } from "node:worker_threads";
-import type { Framework, Prepared } from "../suite/framework.ts";
+import { defaultToggles } from "../../core/backend/webgpu/adapter.ts";
+import { type Device, type Framework, type Prepared, Unsupported } from "../suite/framework.ts";
 import { valuesOf } from "../suite/inputs.ts";
 import type { Ops } from "../suite/ops.ts";
 import { adamw, decodingFeeds, type Program } from "../suite/programs.ts";
@@ -265,10 +266,23 @@ function prepareWith(jax: Foreign): (program: Program) => Promise<Prepared> {
   };
 }
 
-export async function open(threads: number): Promise<Framework> {
-  if (threads > 1) provideWorkers(threads);
+/** Kept for good: a collected instance of Dawn crashes the process. */
+let dawn: Foreign;
+
+/** The web's `navigator.gpu` and its constants, by the package and with the toggles that Hinode has. */
+async function provideGpu(): Promise<void> {
+  const { create, globals } = await import("webgpu");
+  Object.assign(globalThis, globals);
+  dawn = create([`enable-dawn-features=${defaultToggles.join(",")}`]);
+  Object.defineProperty(globalThis.navigator, "gpu", { value: dawn });
+}
+
+export async function open(threads: number, device: Device): Promise<Framework> {
+  if (device === "webgpu") await provideGpu();
+  else if (threads > 1) provideWorkers(threads);
   const jax = await importPeer("@jax-js/jax");
-  await jax.init();
-  jax.defaultDevice("wasm");
+  const found: string[] = await jax.init(device);
+  if (!found.includes(device)) throw new Unsupported(`no ${device}`);
+  jax.defaultDevice(device);
   return { name: "jax-js", version: versionOf("@jax-js/jax"), prepare: prepareWith(jax) };
 }

@@ -5,6 +5,7 @@
 import { type ChildProcess, spawn, spawnSync } from "node:child_process";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
+import type { Device } from "../suite/framework.ts";
 
 export const peers = [
   "hinode",
@@ -17,6 +18,9 @@ export const peers = [
   "ort-node",
 ] as const;
 export type Peer = (typeof peers)[number];
+
+/** Those that compute on a GPU, too. */
+export const onGpu: readonly Peer[] = ["hinode", "torch", "jax-js"];
 
 export const titles: Record<Peer, string> = {
   hinode: "Hinode",
@@ -47,18 +51,18 @@ const python = process.env.PYTHON ?? "python3";
 export const hasTorch = (): boolean =>
   spawnSync(python, ["-c", "import torch"], { stdio: "ignore" }).status === 0;
 
-function start(peer: Peer, threads: number, built: boolean): ChildProcess {
-  const count = String(threads);
+function start(peer: Peer, threads: number, device: Device, built: boolean): ChildProcess {
+  const args = [peer, String(threads), device];
   const env = {
     ...process.env,
-    OMP_NUM_THREADS: count,
+    OMP_NUM_THREADS: String(threads),
     HINODE_REVECTORIZE: peer === "hinode-wide" ? "1" : "0",
   };
   const stdio = ["pipe", "pipe", "ignore"] as const;
   if (peer === "torch")
-    return spawn(python, [join(here, "pytorch.py"), peer, count], { env, stdio: [...stdio] });
+    return spawn(python, [join(here, "pytorch.py"), ...args], { env, stdio: [...stdio] });
   const flags = [...(built ? [] : ["--conditions=source"]), "--expose-gc"];
-  return spawn(process.execPath, [...flags, join(here, "worker.ts"), peer, count], {
+  return spawn(process.execPath, [...flags, join(here, "worker.ts"), ...args], {
     env,
     stdio: [...stdio],
   });
@@ -67,14 +71,16 @@ function start(peer: Peer, threads: number, built: boolean): ChildProcess {
 export class PeerProcess {
   readonly peer: Peer;
   readonly threads: number;
+  readonly device: Device;
   /** Takes the built package instead of the sources. */
   readonly #built: boolean;
   #child: ChildProcess | undefined;
   #lines: AsyncIterator<string> | undefined;
   version = "";
 
-  constructor(peer: Peer, threads: number, built = false) {
+  constructor(peer: Peer, threads: number, device: Device, built = false) {
     this.#built = built;
+    this.device = device;
     this.peer = peer;
     this.threads = threads;
   }
@@ -86,7 +92,7 @@ export class PeerProcess {
   /** The answer to a request; starts the process first if there is none. */
   async ask(request: object, limitMs: number): Promise<Record<string, unknown>> {
     if (!this.#child) {
-      this.#child = start(this.peer, this.threads, this.#built);
+      this.#child = start(this.peer, this.threads, this.device, this.#built);
       this.#child.on("error", () => {});
       // A request to a process that has just died: the missing answer tells.
       this.#child.stdin!.on("error", () => {});

@@ -1,4 +1,4 @@
-"""PyTorch on the processor, as worker.ts has it: interprets the recorded programs of ../suite/record.ts, a line of JSON per request."""
+"""PyTorch on the processor or on CUDA, as worker.ts has it: interprets the recorded programs of ../suite/record.ts, a line of JSON per request."""
 
 import json
 import math
@@ -8,6 +8,7 @@ import time
 import torch
 import torch.nn.functional as F
 
+DEVICE = "cuda" if sys.argv[3] == "webgpu" else "cpu"
 ADAMW = {"lr": 1e-3, "betas": (0.9, 0.999), "eps": 1e-8, "weight_decay": 0.01}
 
 
@@ -27,7 +28,7 @@ def values(name, spec):
         found = (uniform * spec["scale"]).floor().long()
     else:
         found = ((2 * uniform - 1) * spec["scale"] + spec.get("shift", 0)).float()
-    return found.reshape(spec["shape"])
+    return found.reshape(spec["shape"]).to(DEVICE)
 
 
 def attention(q, k, v, causal):
@@ -36,7 +37,7 @@ def attention(q, k, v, causal):
     scores = q @ k.transpose(-1, -2) / math.sqrt(q.shape[-1])
     if causal:
         length = q.shape[-2]
-        scores = scores.masked_fill(torch.ones(length, length).tril() == 0, -math.inf)
+        scores = scores.masked_fill(torch.ones(length, length, device=q.device).tril() == 0, -math.inf)
     return F.softmax(scores, -1) @ v
 
 
@@ -88,14 +89,15 @@ class Program:
     def decode(self):
         length = self.inputs["at"].shape[0]
         token, cache, tokens = self.inputs["id"], self.inputs["cache"], []
-        eye = torch.eye(length)
+        eye = torch.eye(length, device=DEVICE)
         for t in range(length):
-            mask = torch.where(torch.arange(length) <= t, 0.0, -1e9)
+            mask = torch.where(torch.arange(length, device=DEVICE) <= t, 0.0, -1e9)
             at = eye[t].reshape(length, 1)
             scores, cache = self.forward(id=token, cache=cache, at=at, rest=1 - at, mask=mask)
             token = scores.argmax(-1)
-            tokens.append(int(token))
-        return tokens
+            tokens.append(token)
+        # Read at the end: the processor need not wait for each.
+        return torch.stack(tokens).reshape(-1).tolist()
 
     def run(self):
         if self.kind == "forward":
@@ -137,6 +139,8 @@ def times(program, runs):
     for _ in range(runs):
         start = time.perf_counter()
         program.run()
+        if DEVICE == "cuda":
+            torch.cuda.synchronize()
         found.append((time.perf_counter() - start) * 1000)
     return found
 
@@ -155,6 +159,11 @@ def say(message):
 
 
 def main():
+    if DEVICE == "cuda" and not torch.cuda.is_available():
+        say({"error": "no CUDA", "unsupported": True})
+        return
+    # As exact as the others: TF32 keeps ten bits.
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     torch.set_num_threads(int(sys.argv[2]))
     torch.set_num_interop_threads(1)
     say({"name": "PyTorch", "version": torch.__version__})

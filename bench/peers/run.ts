@@ -1,6 +1,6 @@
 /**
- * @file `npm run bench:peers [-- --quick --filter gpt,matmul --peers hinode,torch --threads 1,2 --resume]`: the cases of ../work with
- * every framework, side by side. Writes the table into ../README.md, the chart and the figures into ../results.
+ * @file `npm run bench:peers [-- --quick --filter gpt,matmul --peers hinode,torch --threads 1,2 --device webgpu --resume]`: the
+ * cases of ../suite with every framework, side by side, on the processor or on a GPU. Writes the table into ../README.md, the chart and the figures into ../results.
  *
  * Each framework with each number of threads is a process. All prepare a case, then they measure in turns, a few calls at a
  * time, so that a busy minute of the machine hits all alike. Outputs are compared with Hinode's. Each figure is appended to a
@@ -18,18 +18,21 @@ import {
 import { cpus } from "node:os";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
+import { closeGpu, openGpu } from "../gpu/options.ts";
 import { type Case, cases } from "../suite/cases.ts";
 import { median, patience, runsFor } from "../suite/clock.ts";
+import type { Device } from "../suite/framework.ts";
 import { programOf } from "../suite/programs.ts";
 import { record } from "../suite/record.ts";
 import { chart } from "./chart.ts";
 import { installPeers } from "./install.ts";
-import { hasTorch, type Peer, PeerProcess, peers, Refusal } from "./processes.ts";
+import { hasTorch, onGpu, type Peer, PeerProcess, peers, Refusal } from "./processes.ts";
 import { installedBytes } from "./sizes.ts";
 import {
   difference,
   type Figure,
   formatMs,
+  gpuVerdicts,
   markdown,
   replaceSection,
   special,
@@ -42,22 +45,32 @@ const { values: options } = parseArgs({
     quick: { type: "boolean", default: false },
     /** Texts, one of which must be in a case's id or family. */
     filter: { type: "string", default: "" },
-    peers: { type: "string", default: peers.join(",") },
+    peers: { type: "string", default: "" },
+    /** webgpu: those that compute on a GPU, on the same one. */
+    device: { type: "string", default: "wasm" },
     threads: { type: "string", default: "1,2" },
     resume: { type: "boolean", default: false },
   },
 });
 const { quick } = options;
-const chosen = peers.filter((p) => options.peers.split(",").includes(p));
-const threads = options.threads.split(",").map(Number);
+const device: Device = options.device === "webgpu" ? "webgpu" : "wasm";
+const all = device === "webgpu" ? onGpu : peers;
+const chosen = options.peers ? all.filter((p) => options.peers.split(",").includes(p)) : all;
+/** A GPU counts as one. */
+const threads = device === "webgpu" ? [1] : options.threads.split(",").map(Number);
 const words = options.filter.split(",");
 const asked = (c: Pick<Case, "id" | "family">): boolean =>
   words.some((w) => c.id.includes(w) || c.family === w);
 const list = cases({ quick }).filter(asked);
 const extra = special.filter(asked);
-if (chosen.length === 0 || list.length + extra.length === 0 || !threads.every((n) => n >= 1)) {
+if (
+  device !== options.device ||
+  chosen.length === 0 ||
+  list.length + extra.length === 0 ||
+  !threads.every((n) => n >= 1)
+) {
   console.error(
-    `bench:peers: peers are ${peers.join(", ")}; cases are ${[...cases(), ...special].map(({ id }) => id).join(", ")}`,
+    `bench:peers: devices are wasm, webgpu; peers are ${all.join(", ")}; cases are ${[...cases(), ...special].map(({ id }) => id).join(", ")}`,
   );
   process.exit(2);
 }
@@ -66,13 +79,18 @@ const root = join(import.meta.dirname, "../..");
 const results = join(import.meta.dirname, "../results");
 mkdirSync(results, { recursive: true });
 /** All there is: only that becomes the published table. */
-const whole = !quick && !options.filter && chosen.length === peers.length;
-const name = quick ? "peers-quick" : whole ? "peers" : "peers-part";
+const whole = !quick && !options.filter && chosen.length === all.length;
+const name = `peers${device === "webgpu" ? "-gpu" : ""}${quick ? "-quick" : whole ? "" : "-part"}`;
 const partial = join(results, `${name}.partial.jsonl`);
 const git = (...args: string[]): string =>
   spawnSync("git", args, { encoding: "utf8", cwd: root }).stdout.trim();
 const commit = `${git("rev-parse", "--short", "HEAD")}${git("status", "--porcelain", "core", "nn") ? " and changes" : ""}`;
-const machine = `${cpus().length} × ${cpus()[0]?.model}, Node ${process.versions.node}`;
+const processor = `${cpus().length} × ${cpus()[0]?.model}, Node ${process.versions.node}`;
+/** A simulated GPU measures nothing, and is refused unless --quick. */
+const gpu = device === "webgpu" ? await openGpu({ quick }) : null;
+// The peers get the whole GPU.
+if (gpu) closeGpu();
+const machine = gpu ? `${gpu.adapter}, ${processor}` : processor;
 
 const figures: Figure[] = [];
 if (options.resume && existsSync(partial)) {
@@ -93,7 +111,9 @@ const noTorch =
   chosen.includes("torch") && !hasTorch() ? new Refusal("python3 has no torch") : null;
 const absent = (peer: Peer): Refusal | null =>
   peer === "torch" ? noTorch : peer.startsWith("hinode") ? null : missing;
-const processes = threads.flatMap((count) => chosen.map((peer) => new PeerProcess(peer, count)));
+const processes = threads.flatMap((count) =>
+  chosen.map((peer) => new PeerProcess(peer, count, device)),
+);
 const settings = patience(quick);
 /** Preparing a case may take this long, warm-up and all; more is said in the table. */
 const limit = 20_000;
@@ -185,14 +205,14 @@ async function starts(c: { id: string }): Promise<void> {
     warm: 0,
     program: { kind: program.kind, wrt: [], recording: record(program) },
   };
-  const all = processes.filter((p) => !known(c, p.peer, p.threads));
+  const starting = processes.filter((p) => !known(c, p.peer, p.threads));
   const { status } = spawnSync("npm", ["run", "build"], { stdio: "ignore", cwd: root });
-  const times = new Map(all.map((p) => [p, [] as number[]]));
+  const times = new Map(starting.map((p) => [p, [] as number[]]));
   const failed = new Set<PeerProcess>();
   for (let turn = 0; turn < (quick ? 1 : 5); turn++) {
-    for (const p of all) {
+    for (const p of starting) {
       if (failed.has(p)) continue;
-      const fresh = new PeerProcess(p.peer, p.threads, status === 0);
+      const fresh = new PeerProcess(p.peer, p.threads, device, status === 0);
       try {
         const none = absent(p.peer);
         if (none) throw none;
@@ -251,27 +271,33 @@ const versions = Object.fromEntries(
 for (const p of processes) p.end();
 
 const rows = [...list, ...extra];
-const judged = quick ? [] : verdicts(list, figures);
+const judged = quick ? [] : (gpu ? gpuVerdicts : verdicts)(list, figures);
 const reasons = [...new Set(figures.filter((f) => f.why).map((f) => `${f.peer}: ${f.why}`))];
 const versionText = Object.entries(versions)
   .filter(([, v]) => v)
   .map(([p, v]) => `${p} ${v}`)
   .join(", ");
-const pictures = threads.map((n) => [n, `${name}-${n}.svg`] as const);
+const pictures = threads.map((n) => [n, gpu ? `${name}.svg` : `${name}-${n}.svg`] as const);
 const section = [
   quick
     ? "Tiny sizes, only to see that everything runs: these figures measure nothing."
     : `Commit ${commit}, ${machine}; ${versionText}. Medians; "(2×)": takes twice Hinode's time. ¹ fewer than ten runs. ≠ outputs differ. ✗ failed. – cannot.`,
-  markdown(quick ? rows.map(({ id, name }) => ({ id, name })) : rows, chosen, figures, threads),
+  markdown(
+    quick ? rows.map(({ id, name }) => ({ id, name })) : rows,
+    chosen,
+    figures,
+    threads,
+    device,
+  ),
   ...(reasons.length > 0 ? [`Without a figure: ${reasons.join("; ")}.`] : []),
   ...pictures.map(
     ([n, file]) =>
-      `![Times as multiples of Hinode's, ${n} thread${n > 1 ? "s" : ""}](results/${file})`,
+      `![Times as multiples of Hinode's, ${gpu ? "on a GPU" : `${n} thread${n > 1 ? "s" : ""}`}](results/${file})`,
   ),
 ].join("\n\n");
 const timed = rows.filter(({ id }) => id !== "size");
 for (const [n, file] of pictures)
-  writeFileSync(join(results, file), chart(timed, chosen, figures, n));
+  writeFileSync(join(results, file), chart(timed, chosen, figures, n, device));
 const about = { commit, machine, date: new Date().toISOString(), quick, versions };
 writeFileSync(
   join(results, `${name}.json`),
@@ -280,13 +306,16 @@ writeFileSync(
 console.log(section);
 if (whole) {
   const readme = join(import.meta.dirname, "../README.md");
-  writeFileSync(readme, replaceSection(readFileSync(readme, "utf8"), section));
+  writeFileSync(
+    readme,
+    replaceSection(readFileSync(readme, "utf8"), section, gpu ? "bench:peers:gpu" : undefined),
+  );
 }
 rmSync(partial, { force: true });
 const missed = judged.filter(({ met }) => !met);
 for (const { case: id, peer, threads: n, bar, ms } of missed)
   console.error(
-    `bar missed: ${id}, ${peer}, ${n} thread(s): ${formatMs(ms)} ms, at most ${formatMs(bar)}`,
+    `bar missed: ${id}, ${gpu ? `by ${peer}` : `${peer}, ${n} thread(s)`}: ${formatMs(ms)} ms, at most ${formatMs(bar)}`,
   );
 process.exitCode =
   missed.length > 0 || figures.some(({ error }) => (error ?? 0) > tolerance) ? 1 : 0;

@@ -1,5 +1,6 @@
 /** @file Figures of all peers → ratios, bars, and the table in Markdown. Pure. */
 import type { Case } from "../suite/cases.ts";
+import type { Device } from "../suite/framework.ts";
 import { type Peer, titles } from "./processes.ts";
 
 /** What one peer did with one case on a number of threads. */
@@ -59,7 +60,7 @@ export const special: readonly Pick<Case, "id" | "name" | "family">[] = [
   { id: "size", name: "installed", family: "start" },
 ];
 
-type Row = Pick<Case, "id" | "name"> & Partial<Pick<Case, "bars">>;
+type Row = Pick<Case, "id" | "name"> & Partial<Pick<Case, "bars" | "gpuBars">>;
 
 const find = (
   figures: readonly Figure[],
@@ -102,6 +103,19 @@ export interface Verdict {
   readonly met: boolean;
 }
 
+/** On a GPU the bars are ratios: Hinode takes at most the peer's time divided by the wanted ratio. */
+export function gpuVerdicts(rows: readonly Row[], figures: readonly Figure[]): Verdict[] {
+  return rows.flatMap(({ id, gpuBars }) =>
+    (["jax-js", "torch"] as const).flatMap((peer): Verdict[] => {
+      const ms = find(figures, id, "hinode", 1)?.ms;
+      const theirs = find(figures, id, peer, 1)?.ms;
+      if (!gpuBars || !ms || !theirs) return [];
+      const bar = theirs / gpuBars[peer];
+      return [{ case: id, peer, threads: 1, bar, ms, met: ms <= bar }];
+    }),
+  );
+}
+
 /** Each bar of Hinode's figures, on one and two threads, plain and with 256 bits. */
 export function verdicts(rows: readonly Row[], figures: readonly Figure[]): Verdict[] {
   return rows.flatMap((row) =>
@@ -120,8 +134,15 @@ export function verdicts(rows: readonly Row[], figures: readonly Figure[]): Verd
   );
 }
 
-function bars(row: Row, judged: readonly Verdict[]): string {
+function bars(row: Row, judged: readonly Verdict[], device: Device): string {
   const mine = judged.filter((v) => v.case === row.id);
+  if (device === "webgpu")
+    return mine
+      .map(
+        ({ peer, met }) =>
+          `≥ ${row.gpuBars![peer as "torch"]} × ${titles[peer]} ${met ? "✓" : "✗"}`,
+      )
+      .join("; ");
   return (["hinode", "hinode-wide"] as const)
     .flatMap((peer) => {
       const list = mine.filter((v) => v.peer === peer);
@@ -137,14 +158,19 @@ export function markdown(
   chosen: readonly Peer[],
   figures: readonly Figure[],
   threads: readonly number[],
+  device: Device = "wasm",
 ): string {
-  const judged = verdicts(rows, figures);
+  const judged = device === "webgpu" ? gpuVerdicts(rows, figures) : verdicts(rows, figures);
   const table = [
-    [`ms, ${threads.join(" / ")} threads`, ...chosen.map((p) => titles[p]), "bar"],
+    [
+      device === "webgpu" ? "ms" : `ms, ${threads.join(" / ")} threads`,
+      ...chosen.map((p) => titles[p]),
+      "bar",
+    ],
     ...rows.map((row) => [
       row.name,
       ...chosen.map((p) => cell(row, p, figures, threads)),
-      bars(row, judged) || " ",
+      bars(row, judged, device) || " ",
     ]),
   ];
   const widths = table[0].map((_, i) => Math.max(3, ...table.map((r) => r[i].length)));
@@ -154,9 +180,9 @@ export function markdown(
   return [head, `| ${widths.map((w) => "-".repeat(w)).join(" | ")} |`, ...body].join("\n");
 }
 
-/** `text` with what stands between the two markers replaced, or with a new section at its end. */
-export function replaceSection(text: string, section: string): string {
-  const [begin, end] = ["<!-- bench:peers -->", "<!-- /bench:peers -->"];
+/** `text` with what stands between the two markers named `name` replaced, or with a new section at its end. */
+export function replaceSection(text: string, section: string, name = "bench:peers"): string {
+  const [begin, end] = [`<!-- ${name} -->`, `<!-- /${name} -->`];
   const made = `${begin}\n${section.trim()}\n${end}`;
   const from = text.indexOf(begin);
   const to = text.indexOf(end);

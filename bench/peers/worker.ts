@@ -10,17 +10,17 @@
 import { createInterface } from "node:readline";
 import type { Case } from "../suite/cases.ts";
 import { slow, times, warmUp } from "../suite/clock.ts";
-import { type Framework, type Prepared, Unsupported } from "../suite/framework.ts";
+import { type Device, type Framework, type Prepared, Unsupported } from "../suite/framework.ts";
 import { sampled } from "../suite/inputs.ts";
 import { programOf } from "../suite/programs.ts";
 
-async function open(peer: string, threads: number): Promise<Framework> {
+async function open(peer: string, threads: number, device: Device): Promise<Framework> {
   switch (peer) {
     case "hinode":
     case "hinode-wide":
-      return (await import("../suite/hinode.ts")).open(threads);
+      return (await import("../suite/hinode.ts")).open(threads, device);
     case "jax-js":
-      return (await import("./jax.ts")).open(threads);
+      return (await import("./jax.ts")).open(threads, device);
     case "tfjs-cpu":
       return (await import("./tfjs.ts")).open(threads, "cpu");
     case "tfjs-wasm":
@@ -70,9 +70,9 @@ const reason = (error: unknown): string =>
 
 // Libraries greet on standard output.
 console.log = console.error;
-const [peer, threads] = process.argv.slice(2);
+const [peer, threads, device] = process.argv.slice(2);
 try {
-  const framework = await open(peer, Number(threads));
+  const framework = await open(peer, Number(threads), device as Device);
   const { name, version } = framework;
   say({ name, version });
   for await (const line of createInterface({ input: process.stdin })) {

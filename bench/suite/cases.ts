@@ -105,6 +105,8 @@ export interface Case {
   readonly bytes: number;
   /** The most milliseconds on one thread and on two; `wide` with V8's registers of 256 bits. */
   readonly bars?: { readonly plain: Pair; readonly wide?: Pair };
+  /** On a GPU: how many times Hinode's time these frameworks must take at least. */
+  readonly gpuBars?: { readonly "jax-js": number; readonly torch: number };
 }
 
 type Pair = readonly [one: number, two: number];
@@ -389,6 +391,7 @@ export function cases({ quick = false } = {}): Case[] {
       bytes: 0,
       flops: 3 * (gpt.depth * blockFlops + 2 * tokens * width * vocabulary),
       bars: { plain: [680, 370], wide: [360, 200] },
+      gpuBars: { "jax-js": 60, torch: 1.5 },
     },
     {
       id: "vit",

@@ -1,6 +1,9 @@
 /** @file What a framework brings to the benchmark: its name, and a program made ready to be run many times. */
 import type { Program } from "./programs.ts";
 
+/** Where programs run: WebAssembly (for PyTorch and its like, the processor), or the GPU. */
+export type Device = "wasm" | "webgpu";
+
 export interface Framework {
   readonly name: string;
   readonly version: string;

@@ -18,7 +18,7 @@ import {
   vjp,
 } from "hinode";
 import { optim } from "hinode/nn";
-import type { Framework, Prepared } from "./framework.ts";
+import type { Device, Framework, Prepared } from "./framework.ts";
 import { valuesOf } from "./inputs.ts";
 import type { Ops } from "./ops.ts";
 import { adamw, decodingFeeds, type Program } from "./programs.ts";
@@ -163,10 +163,7 @@ export async function prepare(program: Program): Promise<Prepared> {
   return { run, outputs, dispose };
 }
 
-export async function open(
-  threads: number,
-  device: "wasm" | "webgpu" = "wasm",
-): Promise<Framework> {
+export async function open(threads: number, device: Device = "wasm"): Promise<Framework> {
   await init({ device, threads });
   return { name: "Hinode", version: "", prepare };
 }

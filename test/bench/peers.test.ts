@@ -5,6 +5,7 @@ import { onnxModel } from "../../bench/peers/onnx.ts";
 import {
   difference,
   type Figure,
+  gpuVerdicts,
   markdown,
   replaceSection,
   verdicts,
@@ -52,11 +53,29 @@ describe("the table", () => {
     ]);
   });
 
+  test("on a GPU a bar is a ratio to a peer of the same run", () => {
+    const step = { id: "gpt", name: "step", gpuBars: { "jax-js": 60, torch: 1.5 } };
+    const found: Figure[] = [
+      { case: "gpt", peer: "hinode", threads: 1, ms: 4, error: 0 },
+      { case: "gpt", peer: "torch", threads: 1, ms: 5, error: 0 },
+      { case: "gpt", peer: "jax-js", threads: 1, ms: 260, error: 0 },
+    ];
+    expect(gpuVerdicts([step], found).map(({ peer, met }) => [peer, met])).toEqual([
+      ["jax-js", true],
+      ["torch", false],
+    ]);
+    const [head, , row] = markdown([step], ["hinode"], found, [1], "webgpu").split("\n");
+    expect(head).toMatch(/^\| ms +\| Hinode +\| bar/);
+    expect(row).toContain("≥ 60 × jax-js ✓; ≥ 1.5 × PyTorch ✗");
+  });
+
   test("replaces its section of a document and nothing else", () => {
     const first = replaceSection("# Title\n\ntext\n", "one");
     expect(first).toContain("text\n\n<!-- bench:peers -->\none\n");
     const second = replaceSection(`${first}after\n`, "two");
     expect(second).toBe(`${first.replace("one", "two")}after\n`);
+    const third = replaceSection(second, "three", "bench:peers:gpu");
+    expect(third).toBe(`${second}\n<!-- bench:peers:gpu -->\nthree\n<!-- /bench:peers:gpu -->\n`);
   });
 
   test("the chart has a mark for each ratio, named by peer", () => {
