@@ -1,7 +1,7 @@
 /**
  * @file `npm run bench [-- --quick --json file --filter gpt,rows --threads n --device wasm]`: Hinode alone, each figure next to what the
  * machine can do, on the devices present. `--filter` takes families (matmul, attention, elementwise, rows, conv, indexing,
- * optimizer, model, replay, memory, start) and parts of names. Exits with 1 if a bar was missed.
+ * optimizer, model, replay, planner, memory, start) and parts of names. Exits with 1 if a bar was missed.
  *
  * The cases are those of `npm run bench:peers` (suite/cases.ts), and operators.ts. The loop that measures is suite/clock.ts, which
  * bench:peers uses for every framework.
@@ -11,12 +11,14 @@ import { existsSync, writeFileSync } from "node:fs";
 import { cpus } from "node:os";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
-import { defaultDevice, deviceInfo, init } from "hinode";
+import { defaultDevice, deviceInfo, init, profile } from "hinode";
+import { wideTarget } from "../core/backend/wasm/module.ts";
 import { gpuLimits, type Limits, processorLimits } from "./limits.ts";
 import { type Figure, passes } from "./measure.ts";
 import { memory } from "./memory.ts";
 import { operators } from "./operators.ts";
 import { installedBytes } from "./peers/sizes.ts";
+import { planner } from "./planner.ts";
 import { replay } from "./replay.ts";
 import { cases } from "./suite/cases.ts";
 import { median, patience, runsFor, times, warmUp } from "./suite/clock.ts";
@@ -93,6 +95,27 @@ async function figure(
   };
 }
 
+/** What a replayed step costs beside its kernels, as a share of it. */
+async function hostShare(
+  name: string,
+  { run }: Prepared,
+  where: Pick<Figure, "device" | "threads">,
+): Promise<Figure> {
+  const { hostMilliseconds, milliseconds, calls } = await profile(run, {
+    warmup: quick ? 0 : 1,
+    runs: quick ? 1 : 5,
+  });
+  const share = (100 * hostMilliseconds) / milliseconds;
+  const text = `${hostMilliseconds.toPrecision(3)} ms around ${calls} kernels: ${share.toPrecision(2)} %`;
+  return {
+    ...where,
+    ...{ name: `host, ${name}`, family: "model", ms: null, gflops: null, gbs: null },
+    roofline: null,
+    other: { text, value: share },
+    ...(!quick && { bar: { atMost: where.device === "wasm" ? 1 : 10 } }),
+  };
+}
+
 async function measureDevice(where: Pick<Figure, "device" | "threads">): Promise<void> {
   const limits = where.device === "wasm" ? processorLimits(where.threads) : await gpuLimits();
   // Bars are for real sizes on one thread.
@@ -120,10 +143,12 @@ async function measureDevice(where: Pick<Figure, "device" | "threads">): Promise
     if (!asked(c.name, c.family) && !asked(c.id, c.family)) continue;
     const prepared = await prepare(programOf(c));
     show(await figure(c, prepared, where, limits));
+    if (programOf(c).kind === "training") show(await hostShare(c.name, prepared, where));
     prepared.dispose();
     await defaultDevice().collect();
   }
   if (asked("replayed step", "replay")) for (const f of await replay(where)) show(f);
+  if (asked("plan", "planner")) for (const f of planner(where, quick)) show(f);
   if (!quick && asked("memory growth", "memory")) for (const f of await memory(where)) show(f);
 }
 
@@ -189,7 +214,7 @@ if (options.json) {
     cwd: root,
   }).stdout.trim();
   const machine = `${cpus().length} × ${cpus()[0]?.model}, Node ${process.versions.node}`;
-  const wide = process.env.HINODE_REVECTORIZE === "1";
+  const wide = wideTarget();
   writeFileSync(
     options.json,
     `${JSON.stringify({ commit, machine, wide, quick, results: figures }, null, 2)}\n`,

@@ -141,6 +141,7 @@ export class Device {
       get scratchBytes() {
         return made?.scratchBytes ?? 0;
       },
+      footprint: () => made?.footprint?.() ?? { peakBytes: 0, leastBytes: 0 },
       prepare: (...args) => (made ??= this.backend.prepare(graph)).prepare?.(...args),
       run: (...args) => (made ??= this.backend.prepare(graph)).run(...args),
       ended: () => made!.ended?.(),
@@ -316,9 +317,9 @@ function garbageCollector(): (() => void) | null {
 export interface DeviceOptions extends AdapterOptions {
   /** "auto" takes a GPU if there is one, else WebAssembly; it never takes a GPU that is computed on the CPU. */
   device?: DeviceName | "auto";
-  /** Bytes that tensors may take on the device. */
+  /** Bytes that tensors may take on the device. wasm: 4 GiB unless given, at most 16 GiB. */
   budget?: number;
-  /** Address width of the generated WebAssembly; 64 serves budgets above 4 GiB. */
+  /** Address width of the generated WebAssembly: 32 unless given, 64 for budgets above 4 GiB. Products then take 2 to 3 times as long. */
   address?: 32 | 64;
   /**
    * wasm: threads to compute on, with the caller's own; results are the same for any number. Default: HINODE_THREADS, else

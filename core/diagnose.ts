@@ -62,6 +62,7 @@ export function checkedPlan(
     get scratchBytes() {
       return plan.scratchBytes;
     },
+    footprint: () => plan.footprint?.() ?? { peakBytes: 0, leastBytes: 0 },
     prepare: (inputs, words) => (good ? undefined : runChecked(inputs, words)),
     run: () => {
       const outputs = good!;

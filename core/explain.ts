@@ -17,6 +17,10 @@ export interface Explanation {
   readonly flops: number;
   /** Memory for values between kernels. */
   readonly scratchBytes: number;
+  /** All memory in use while it runs: what it reads (parameters, state, arguments), its results, values between kernels. */
+  readonly peakBytes: number;
+  /** A lower bound of that: no order of these kernels needs less (schedule/footprint.ts derives it). */
+  readonly leastBytes: number;
   toString(): string;
 }
 
@@ -53,9 +57,11 @@ function report(title: string, executable: Executable | null): Explanation {
     `${i + 1}. ${k.kind} ${k.name}: ${count(k.bytes)}B, ${count(k.flops)}FLOP`,
     ...k.writes.map((w) => `     writes ${w.dtype}${formatShape(w.shape)}: ${w.reason}`),
   ]);
-  const sum = `${kernels.length} kernels, ${count(bytes)}B moved, ${count(flops)}FLOP, ${count(scratchBytes)}B scratch`;
+  const { peakBytes, leastBytes } = executable?.footprint?.() ?? { peakBytes: 0, leastBytes: 0 };
+  const peak = peakBytes > 0 ? `, ${count(peakBytes)}B at most` : "";
+  const sum = `${kernels.length} kernels, ${count(bytes)}B moved, ${count(flops)}FLOP, ${count(scratchBytes)}B scratch${peak}`;
   const text = [`${title}: ${sum}`, ...lines].join("\n");
-  return { kernels, bytes, flops, scratchBytes, toString: () => text };
+  return { kernels, bytes, flops, scratchBytes, peakBytes, leastBytes, toString: () => text };
 }
 
 /** 1234567 → "1.23 M": enough digits to compare, a prefix to read. */

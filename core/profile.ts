@@ -52,7 +52,7 @@ export interface Profile {
   readonly milliseconds: number;
   /** Of these, the time in kernels; null where a device does not tell. */
   readonly kernelMilliseconds: number | null;
-  /** Of these, the host's time to launch (or, on the CPU, compute) plans. */
+  /** What the host adds: on the CPU all that is in no kernel, elsewhere the time to launch plans. */
   readonly hostMilliseconds: number;
   readonly calls: number;
   readonly bytes: number;
@@ -160,6 +160,13 @@ export function median(values: readonly number[]): number {
 
 const total = (values: readonly number[]): number => values.reduce((a, b) => a + b, 0);
 
+function hostTime({ start, end, runs }: Call): number {
+  if (runs.some((run) => run.clock !== "cpu"))
+    return total(runs.map((run) => run.submitted - run.start));
+  const kernels = runs.flatMap((run) => run.kernels ?? []);
+  return end - start - total(kernels.map((k) => k.end - k.start));
+}
+
 interface Row {
   readonly device: DeviceName;
   readonly kernel: Timed;
@@ -230,9 +237,7 @@ function summary(
     kernels,
     milliseconds: median(calls.map(({ start, end }) => end - start)),
     kernelMilliseconds: whole,
-    hostMilliseconds: median(
-      calls.map((call) => total(call.runs.map((run) => run.submitted - run.start))),
-    ),
+    hostMilliseconds: median(calls.map(hostTime)),
     calls: total(kernels.map((k) => k.calls)),
     bytes: total(kernels.map((k) => k.bytes * k.calls)),
     flops: total(kernels.map((k) => k.flops * k.calls)),

@@ -54,8 +54,7 @@ export class Allocation {
 /** The allocations of one device. */
 export class Pool {
   readonly backend: Backend;
-  readonly live = new Set<Allocation>();
-  readonly #of = new WeakMap<Storage, Allocation>();
+  readonly live = new Map<Storage, Allocation>();
   /** Bytes of all live allocations. */
   bytes = 0;
 
@@ -64,26 +63,24 @@ export class Pool {
   }
 
   add(allocation: Allocation): void {
-    this.live.add(allocation);
-    this.#of.set(allocation.storage, allocation);
+    this.live.set(allocation.storage, allocation);
     this.bytes += allocation.storage.bytes;
   }
 
   remove(allocation: Allocation): void {
-    this.live.delete(allocation);
-    this.#of.delete(allocation.storage);
+    this.live.delete(allocation.storage);
     this.bytes -= allocation.storage.bytes;
     this.backend.free(allocation.storage);
   }
 
   /** The allocation of a storage that a run returned: an input's own, or a new one. */
   claim(storage: Storage, dtype: DType, shape: Shape): Allocation {
-    return this.#of.get(storage) ?? new Allocation(storage, dtype, shape, this);
+    return this.live.get(storage) ?? new Allocation(storage, dtype, shape, this);
   }
 
   /** The `count` largest live values, one line each. */
   largest(count: number): string {
-    const sorted = [...this.live].sort((a, b) => b.storage.bytes - a.storage.bytes);
+    const sorted = [...this.live.values()].sort((a, b) => b.storage.bytes - a.storage.bytes);
     const lines = sorted
       .slice(0, count)
       .map(

@@ -48,6 +48,29 @@ export const hinodeOps: Ops<Tensor> = {
 
 type Named = Record<string, Tensor>;
 
+/** One step of training with AdamW, compiled. */
+export function trainingStep({ wrt, forward }: Program, x: Named): () => Tensor[] {
+  const parameters = wrt.map((name) => x[name]);
+  for (const p of parameters) p.requiresGrad = true;
+  const optimizer = new optim.AdamW(parameters, { lr: adamw.lr });
+  return compile(() => {
+    const [loss] = forward(hinodeOps, x);
+    optimizer.zeroGrad();
+    loss.backward();
+    optimizer.step();
+    return [loss];
+  });
+}
+
+/** A program's inputs as tensors. */
+export const tensorsOf = ({ inputs }: Program): Named =>
+  Object.fromEntries(
+    Object.entries(inputs).map(([name, input]) => [
+      name,
+      tensor(valuesOf(name, input), { shape: [...input.shape], dtype: input.dtype }),
+    ]),
+  );
+
 /** The function that is measured, over tensors in `x`, as one that takes nothing. */
 function stepOf(program: Program, x: Named): () => Tensor[] {
   const { wrt } = program;
@@ -66,31 +89,19 @@ function stepOf(program: Program, x: Named): () => Tensor[] {
       });
       return () => fn(x);
     }
-    case "training": {
-      for (const p of parameters) p.requiresGrad = true;
-      const optimizer = new optim.AdamW(parameters, { lr: adamw.lr });
-      const fn = compile(() => {
-        const [loss] = program.forward(hinodeOps, x);
-        optimizer.zeroGrad();
-        loss.backward();
-        optimizer.step();
-        return [loss];
-      });
-      return () => fn();
-    }
+    case "training":
+      return trainingStep(program, x);
     case "update": {
       for (const p of parameters) p.requiresGrad = true;
       const optimizer = new optim.AdamW(parameters, { lr: adamw.lr });
-      const fn = compile((gradients: Tensor[]) => {
-        optimizer.zeroGrad();
-        parameters.forEach((p, i) => {
-          p.grad = gradients[i];
-        });
+      parameters.forEach((p, i) => {
+        p.grad = x[`grad.${wrt[i]}`];
+      });
+      const fn = compile(() => {
         optimizer.step();
         return [] as Tensor[];
       });
-      const gradients = wrt.map((name) => x[`grad.${name}`]);
-      return () => fn(gradients);
+      return () => fn();
     }
     default: {
       const fn = compile((inputs: Named) => program.forward(hinodeOps, inputs));
@@ -103,6 +114,7 @@ function stepOf(program: Program, x: Named): () => Tensor[] {
 function decoder(program: Program, x: Named): () => Promise<number[]> {
   const length = program.inputs.at.shape[0];
   const feeds = decodingFeeds(length, (data, shape) => tensor(data, { shape }));
+  const device = defaultDevice();
   const step = compile((inputs: Named) => {
     const [scores, cache] = program.forward(hinodeOps, inputs);
     return [scores.argmax(-1).to("i32"), cache];
@@ -110,11 +122,13 @@ function decoder(program: Program, x: Named): () => Promise<number[]> {
   return async () => {
     const tokens: Tensor[] = [];
     let [id, cache] = [x.id, x.cache];
-    for (const feed of feeds) {
+    for (const [i, feed] of feeds.entries()) {
       const [next, grown] = step({ ...x, ...feed, id, cache });
       if (cache !== x.cache) cache.dispose();
       [id, cache] = [next, grown];
       tokens.push(next);
+      // So many steps may wait, and twice as many are refused.
+      if (i % 32 === 31) await device.ready();
     }
     cache.dispose();
     const found = await Promise.all(tokens.map((t) => t.data()));
@@ -124,12 +138,7 @@ function decoder(program: Program, x: Named): () => Promise<number[]> {
 }
 
 export async function prepare(program: Program): Promise<Prepared> {
-  const x = Object.fromEntries(
-    Object.entries(program.inputs).map(([name, input]) => [
-      name,
-      tensor(valuesOf(name, input), { shape: [...input.shape], dtype: input.dtype }),
-    ]),
-  );
+  const x = tensorsOf(program);
   await realize(...Object.values(x));
   const dispose = () => {
     for (const t of Object.values(x)) t.dispose();

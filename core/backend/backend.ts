@@ -3,6 +3,7 @@ import type { DType, TypedArray } from "../dtype.ts";
 import type { DeviceName, Node } from "../graph/node.ts";
 import type { Storage } from "../graph/primitives.ts";
 import type { KernelKind } from "../kernel/ir.ts";
+import type { Footprint } from "../schedule/footprint.ts";
 
 /**
  * A graph ready for planning: simplified by nothing yet, interned, leaves numbered by first use. `inputs[i]` is the
@@ -35,6 +36,8 @@ export interface KernelReport {
 export interface Executable {
   readonly kernels: readonly KernelReport[];
   readonly scratchBytes: number;
+  /** Memory while it runs, all of it, and the least for any order of the kernels; not where nothing is planned. */
+  footprint?(): Footprint;
   /** Whether a run may fail after it was submitted, by the values that it meets. */
   readonly mayFail?: boolean;
   /**

@@ -148,14 +148,20 @@ function argmax(x: Data): number {
 }
 
 /** `f` of each line along `axis`, a copy of it, in the line's place. */
-function alongLines(x: Data, shape: Shape, axis: number, f: (line: Data) => Data): Data {
+function alongLines(
+  x: Data,
+  shape: Shape,
+  axis: number,
+  f: (line: Data) => Data,
+  kept = shape[axis],
+): Data {
   const [outer, count, inner] = around(shape, axis);
-  const out = new Float64Array(x.length);
+  const out = new Float64Array(outer * kept * inner);
   for (let o = 0; o < outer; o++)
     for (let i = 0; i < inner; i++) {
-      const at = (j: number) => (o * count + j) * inner + i;
-      const line = f(Float64Array.from({ length: count }, (_, j) => x[at(j)]));
-      for (let j = 0; j < count; j++) out[at(j)] = line[j];
+      const at = (j: number, n: number) => (o * n + j) * inner + i;
+      const line = f(Float64Array.from({ length: count }, (_, j) => x[at(j, count)]));
+      for (let j = 0; j < kept; j++) out[at(j, kept)] = line[j];
     }
   return out;
 }
@@ -385,9 +391,9 @@ export const meanings = {
   argsort: (n, [x]) => {
     const { axis, descending } = n.attrs;
     const sign = descending ? -1 : 1;
-    return alongLines(x, n.shape, axis, (line) =>
-      Float64Array.from(line.keys()).sort((i, j) => sign * order(line[i], line[j])),
-    );
+    const positions = (line: Data): Data =>
+      Float64Array.from(line.keys()).sort((i, j) => sign * order(line[i], line[j]));
+    return alongLines(x, n.src[0].shape, axis, positions, n.shape[axis]);
   },
 
   alias: same,

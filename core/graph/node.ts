@@ -92,8 +92,17 @@ export const is = <P extends Primitive>(node: Node, op: P): node is Node<P> => n
 
 /** JSON that tells apart what JSON merges: -0, NaN and the infinities. For keys, not for parsing. */
 export const exactJson = (value: unknown): string =>
-  JSON.stringify(value, (_, v) =>
-    typeof v === "number" && (!Number.isFinite(v) || Object.is(v, -0))
-      ? `#${Object.is(v, -0) ? "-0" : v}`
-      : v,
-  );
+  // Kernels are megabytes of it, and a replacer makes JSON.stringify five times as slow (November 2026).
+  isPlain(value)
+    ? JSON.stringify(value)
+    : JSON.stringify(value, (_, v) =>
+        typeof v === "number" && !isPlain(v) ? `#${Object.is(v, -0) ? "-0" : v}` : v,
+      );
+
+/** Is there no number in it that JSON changes? */
+function isPlain(value: unknown): boolean {
+  if (typeof value === "number") return Number.isFinite(value) && !Object.is(value, -0);
+  if (typeof value !== "object" || value === null) return true;
+  for (const key in value) if (!isPlain((value as Record<string, unknown>)[key])) return false;
+  return true;
+}

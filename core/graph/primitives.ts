@@ -193,8 +193,9 @@ export interface AttrsOf {
   cumulative: { readonly axis: number; readonly combine: Running; readonly reverse: boolean };
   /**
    * The i32 positions that sort each line, stable also when descending. NaN is larger than everything, -0 equals 0.
+   * `first`: only so many of them (schedule/select.ts asks for them, on processors).
    */
-  argsort: { readonly axis: number; readonly descending: boolean };
+  argsort: { readonly axis: number; readonly descending: boolean; readonly first?: number };
   // structure
   /** A fresh identity for the same value: what transforms differentiate with respect to. */
   alias: { readonly uid: number };
@@ -585,11 +586,11 @@ export const rules: { readonly [P in Primitive]: Rule<P> } = {
   argsort: {
     arity: 1,
     kind: "line",
-    infer: ([x], { axis }, op) => {
+    infer: ([x], { axis, first }, op) => {
       checkAxes(op, [axis], x);
       if (x.shape[axis] > maxSorted)
         throw new ShapeError(describe(op, `at most ${maxSorted} elements per line`, types([x])));
-      return { dtype: "i32", shape: x.shape };
+      return { dtype: "i32", shape: x.shape.with(axis, first ?? x.shape[axis]) };
     },
   },
 

@@ -19,7 +19,7 @@ import {
   type ValueOp,
   widen,
 } from "./ir.ts";
-import type { Operand } from "./matmul.ts";
+import type { Operand } from "./operand.ts";
 
 export interface Sizes {
   readonly batch: number;

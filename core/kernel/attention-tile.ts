@@ -16,7 +16,7 @@ import {
 } from "../schedule/symbolic.ts";
 import { f32, number, put } from "./attention-parts.ts";
 import { type Stmt, serial, type Value, variable, vector } from "./ir.ts";
-import type { Operand } from "./matmul.ts";
+import type { Operand } from "./operand.ts";
 
 export const lanes = 4;
 /** Rows of a tile, and columns: two vectors. */

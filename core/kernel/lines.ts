@@ -5,7 +5,7 @@
 import { delinearize, type Index } from "../schedule/symbolic.ts";
 import { numel } from "../shape.ts";
 import type { BufferInfo } from "./ir.ts";
-import type { Operand } from "./matmul.ts";
+import type { Operand } from "./operand.ts";
 
 export interface Lines {
   readonly outer: number;

@@ -9,13 +9,14 @@ import type { Node } from "../graph/node.ts";
 import { type Group, isReduce } from "../schedule/group.ts";
 import { type Index, iadd, imin, imul, isub, ivar, num, substitute } from "../schedule/symbolic.ts";
 import { numel } from "../shape.ts";
-import { columnsOfTask, emitColumns, sumsColumns } from "./columns.ts";
+import { columnsAtOnce, combinesColumns, emitColumns } from "./columns.ts";
 import { Evaluator } from "./evaluate.ts";
-import type { Kernel, KernelKind, Stmt } from "./ir.ts";
+import { type Kernel, type KernelKind, type Stmt, serial as serialLoop } from "./ir.ts";
 import { laneOf, loopEnv, mapIndices } from "./loops.ts";
 import { nestIn, planNest } from "./nest.ts";
 import { emitRow, planRow } from "./phases.ts";
 import { serialRows } from "./row.ts";
+import { unswitch } from "./unswitch.ts";
 
 export interface Lowered {
   readonly kernel: Kernel;
@@ -43,17 +44,27 @@ export function lowerNest(group: Group, inMemory: (n: Node) => boolean): Lowered
   const outer = kept.filter((loop) => loop !== lanes);
   const range = outer.shift() ?? null;
   // Lanes of a task.
-  const alone = reduced.length > 0 && lanes ? columnsOfTask(lanes) : block;
+  const alone = reduced.length > 0 && lanes ? columnsAtOnce(lanes, true) : block;
   const split = !range && lanes && !lanes.reduced && lanes.extent >= 2 * alone;
   const width = split ? alone : (lanes?.extent ?? 1);
-  const columns = sumsColumns(group, nest, plan, width);
+  const columns = combinesColumns(group, nest);
   const body = (): void => {
     // Down columns, a cache line or two of each row are taken at a time; what is more than a sum needs the registers.
     const unroll = reduced.length > 0 && group.members.size <= 4 ? 8 : 0;
     const row = () => emitRow(group, ev, at, plan, serialRows(group, ev, nest, at, plan));
-    if (columns) emitColumns(group, ev, at, nest, plan, width);
+    if (columns) walkColumns();
     else if (lanes && !lanes.reduced) nestIn(ev, "vector", lanes, row, unroll);
     else row();
+  };
+  const walkColumns = (): void => {
+    const atOnce = split ? width : columnsAtOnce(lanes!, false);
+    const { stmts } = ev.scopes[ev.depth];
+    const before = stmts.length;
+    emitColumns(group, ev, at, nest, plan, atOnce);
+    if (split || lanes!.extent <= atOnce) return;
+    const blocks = num(Math.ceil(lanes!.extent / atOnce));
+    const walk = blockLoop(stmts.splice(before), laneOf(lanes!), lanes!.extent, atOnce);
+    stmts.push(serialLoop("p", blocks, walk));
   };
   const serial = (i: number): void => {
     if (i === outer.length) body();
@@ -80,7 +91,7 @@ export function lowerNest(group: Group, inMemory: (n: Node) => boolean): Lowered
     }
   }
   const flops = ev.flopsPerElement * numel(group.space);
-  return finish(group, ev, nestKind(group), rangeInfo, stmts, flops);
+  return finish(group, ev, nestKind(group), rangeInfo, unswitch(stmts), flops);
 }
 
 /** Element-wise, values per row, or also whole rows after their reductions. */
@@ -141,7 +152,7 @@ export function finish(
 }
 
 /** A loop nest touches no more of a buffer than it has accesses to it, which matters where it picks (gather, slices). */
-function trafficOf(group: Group, ev: Evaluator): number {
+export function trafficOf(group: Group, ev: Evaluator): number {
   const nest = group.kind === "map" || group.kind === "row" || group.kind === "update";
   return ev.buffers.reduce((total, { size, dtype }, buffer) => {
     const accesses = ev.accesses.filter((a) => a.buffer === buffer).length;

@@ -2,8 +2,9 @@
  * @file The matrix product [B, M, K]·[B, K, N] as a kernel: blocks for the caches, tiles for the registers, packing.
  *
  * The micro-kernel keeps R × 8 sums in registers: 6 × 8 in lanes of 4 are 12 of the 16 registers of baseline x64, two
- * hold a row of B and one a broadcast element of A (4×12, 8×8 spill). B goes first into panels of 8 columns, k-major, so
- * that the inner loop reads it in order; A is read in place where that is as good. The blocking is that of
+ * hold a row of B and one a broadcast element of A (4×12, 8×8 spill). Where the engine pairs vectors into registers of
+ * 256 bits (target.ts) they are twice as many columns. B goes first into panels of as many columns, k-major, so
+ * that the inner loop reads it in order; A is read in place where that is as good (packing.ts). The blocking is that of
  * Goto and van de Geijn (2008, "Anatomy of high-performance matrix multiplication").
  *
  * Three forms: packed (the above), direct (few rows: every element of B is used too rarely to pay for a copy), and dot
@@ -35,12 +36,19 @@ import {
   variable,
   vector,
 } from "./ir.ts";
-
-/** A value, and the statements that it needs before it. */
-export interface Operand {
-  readonly stmts: readonly Stmt[];
-  readonly value: Value;
-}
+import { blockOf, partition } from "./k-blocks.ts";
+import { type Operand, operand } from "./operand.ts";
+import {
+  type Block,
+  depthOf,
+  digitsOf,
+  indicesOf,
+  overDepth,
+  overK,
+  packPanel,
+  packRows,
+} from "./packing.ts";
+import { worthWide } from "./target.ts";
 
 export interface MatmulSpec {
   readonly name: string;
@@ -57,6 +65,8 @@ export interface MatmulSpec {
   readonly b: (b: Index, k: Index, n: Index) => Value | Operand;
   /** Neighbouring columns of B are neighbours in memory. */
   readonly bUnitStride: boolean;
+  /** The engine pairs vectors (target.ts): tiles of twice the columns. */
+  readonly wide?: boolean;
   /** Stores the finished element. */
   readonly epilogue: (b: Index, m: Index, n: Index, acc: Value) => readonly Stmt[];
 }
@@ -83,11 +93,14 @@ const panelPad = 16;
  */
 const shortDepth = 96;
 const cachedElements = 3 << 17;
-/** A task below this is not worth a thread's waking (60 µs at 50 GFLOP/s). */
-const taskFlops = 3e6;
+/** A task below these is not worth another thread: 20 µs at 50 GFLOP/s, at 20 GB/s. */
+const [taskFlops, taskBytes] = [1e6, 4e5];
 const wantedTasks = 64;
 /** Up to this many rows B is read in place. */
 const fewRows = 8;
+
+const isWide = ({ wide, batch, m, n, k }: MatmulSpec): boolean =>
+  (wide ?? false) && 2 * batch * m * n * k >= worthWide;
 
 export function matmulKernel(spec: MatmulSpec): Kernel {
   const { m, n, k, bUnitStride } = spec;
@@ -154,10 +167,6 @@ export function eachTile(
 
 // --- operands -----------------------------------------------------------------------------------------------
 
-/** An operand without statements may be given as its value. */
-export const operand = (x: Value | Operand): Operand =>
-  "value" in x && "stmts" in x ? x : { stmts: [], value: x };
-
 /** The load that an operand is, if it is nothing more. */
 function plainLoad(x: Value | Operand): Extract<Value, { k: "load" }> | null {
   const { stmts, value } = operand(x);
@@ -192,11 +201,29 @@ function stridesAlongK(spec: MatmulSpec): boolean {
   return alongK >= alongM;
 }
 
+/** A row's values first, then its stores side by side: neighbours may become one of 256 bits. */
+function storesLast(row: number, stmts: readonly Stmt[]): readonly Stmt[] {
+  const [values, stores]: [Stmt[], Stmt[]] = [[], []];
+  for (const s of stmts) {
+    if (s.k === "let") values.push(s);
+    else if ((s.k === "store" || s.k === "localStore") && s.value.k === "var") stores.push(s);
+    else if (s.k === "store" || s.k === "localStore") {
+      const name = `s${row}_${stores.length}`;
+      values.push({ k: "let", name, value: s.value });
+      stores.push({ ...s, value: variable(s.value.dtype, name) });
+    } else return stmts;
+  }
+  return [...values, ...stores];
+}
+
 // --- packed and direct --------------------------------------------------------------------------------------
 
 /** Tasks that a product is worth, whatever the number of threads: results must not depend on it. */
 function tasksFor({ batch, m, n, k }: MatmulSpec): number {
-  return Math.max(1, Math.min(wantedTasks, Math.floor((2 * batch * m * n * k) / taskFlops)));
+  const flops = 2 * batch * m * n * k;
+  const bytes = 4 * batch * (m * k + k * n + m * n);
+  const worth = Math.floor(Math.max(flops / taskFlops, bytes / taskBytes));
+  return Math.max(1, Math.min(wantedTasks, worth));
 }
 
 interface Plan {
@@ -207,10 +234,16 @@ interface Plan {
   readonly depths: number;
 }
 
-function plan(spec: MatmulSpec, rowTile: number, width: number, packed: boolean): Plan {
+function plan(
+  spec: MatmulSpec,
+  rowTile: number,
+  width: number,
+  packed: boolean,
+  digits: readonly number[][],
+): Plan {
   const { batch, m, n, k } = spec;
-  const depths = packed && k > maxDepth ? Math.ceil(k / depthBlock) : 1;
-  const depth = Math.ceil(k / depths);
+  const depth = packed ? depthOf(k, digits, { most: maxDepth, wanted: depthBlock }) : k;
+  const depths = Math.ceil(k / Math.max(1, depth));
   const wanted = Math.ceil(tasksFor(spec) / batch);
   const fits = packed ? Math.max(1, Math.floor(maxPacked / (Math.max(1, depth) * width))) : n;
   let columnBlocks = Math.ceil(n / (width * fits));
@@ -235,8 +268,15 @@ function plan(spec: MatmulSpec, rowTile: number, width: number, packed: boolean)
 function tiled(spec: MatmulSpec, rowTile: number, packed: boolean): Kernel {
   const { batch, k, dtype } = spec;
   // Few rows leave registers for more columns; sums must also outnumber the adder's latency.
-  const width = lanes * (rowTile >= 4 ? 2 : rowTile === 3 ? 3 : rowTile === 2 ? 4 : 8);
-  const { rows, columns, depth, depths } = plan(spec, rowTile, width, packed);
+  const registers = rowTile >= 4 ? 2 : rowTile === 3 ? 3 : rowTile === 2 ? 4 : 8;
+  const width = registers * lanes * (isWide(spec) ? 2 : 1);
+  const aIn = (i: Index, kk: Index) => overK(k, kk, (x) => spec.a(b, i, x));
+  const bIn = (j: Index, kk: Index) => overK(k, kk, (x) => spec.b(b, x, j));
+  const probeA = k > 0 ? spec.a(num(0), ivar("mmM", spec.m), ivar("mmK", k)) : null;
+  const probeB = k > 0 ? spec.b(num(0), ivar("mmK", k), ivar("mmN", spec.n)) : null;
+  const digitsA = probeA ? digitsOf(indicesOf(probeA), "mmK", k) : [k];
+  const digitsB = probeB ? digitsOf(indicesOf(probeB), "mmK", k) : [k];
+  const { rows, columns, depth, depths } = plan(spec, rowTile, width, packed, [digitsA, digitsB]);
   const shape = [batch, columns.blocks, rows.blocks];
   const task = ivar("task", batch * columns.blocks * rows.blocks);
   const [b, column, row] = delinearize(task, shape);
@@ -250,9 +290,13 @@ function tiled(spec: MatmulSpec, rowTile: number, packed: boolean): Kernel {
   const panel = depth * width + panelPad;
 
   const alongK = k > 0 && stridesAlongK(spec);
-  const plainA = k > 0 && isPlain(spec.a(num(0), ivar("mmM", spec.m), ivar("mmK", k)));
+  const plainA = probeA !== null && isPlain(probeA);
+  // Read in place it must not need a division for each element.
+  const inBlock = probeA && aIn(ivar("mmM", spec.m), iadd(k0, ivar("mmK", depth)));
+  const straight = !inBlock || indicesOf(inBlock).every((x) => affineIn(x, "mmK") !== null);
   // A copy of A's rows pays when several panels read it; a strided one only when many do.
-  const packA = k > 0 && (plainA ? !alongK && columns.per >= 4 : columns.per > 1);
+  const packA = k > 0 && (plainA && straight ? !alongK && columns.per >= 4 : columns.per > 1);
+  const part: Block = { k0, extent: kExtent, depth };
 
   const locals: Stmt[] = [];
   const local = (name: string, size: number) =>
@@ -262,7 +306,7 @@ function tiled(spec: MatmulSpec, rowTile: number, packed: boolean): Kernel {
   if (kept || staged) local("sums", (kept ? rows.per : 1) * rowTile * blockWidth);
 
   const aAt = (m0: Index, r: number, kk: Index): Value | Operand => {
-    if (!packA) return spec.a(b, iadd(m0, num(r)), iadd(k0, kk));
+    if (!packA) return aIn(iadd(m0, num(r)), iadd(k0, kk));
     const index = alongK ? iadd(num(r * depth), kk) : iadd(imul(kk, rowTile), num(r));
     return { k: "localLoad", dtype, local: "packedA", index };
   };
@@ -279,13 +323,12 @@ function tiled(spec: MatmulSpec, rowTile: number, packed: boolean): Kernel {
     columnAt: Index,
   ): Stmt => {
     const lane = ivar("mmL", count);
-    const kk = ivar("mmK", kExtent.max);
     const body: Stmt[] = [];
     const each = <T>(f: (r: number, g: number) => T): T[] =>
       Array.from({ length: extent * groups }, (_, i) => f(Math.floor(i / groups), i % groups));
     const name = (r: number, g: number) => `c${r}_${g}`;
     body.push(...each((r, g): Stmt => ({ k: "acc", name: name(r, g), dtype, combine: "sum" })));
-    if (k > 0) {
+    const step = (kk: Index): Stmt[] => {
       const inner: Stmt[] = [];
       const columnsOf: Value[] = [];
       for (let g = 0; g < groups; g++) {
@@ -299,20 +342,21 @@ function tiled(spec: MatmulSpec, rowTile: number, packed: boolean): Kernel {
         for (let g = 0; g < groups; g++)
           inner.push({ k: "update", name: name(r, g), value: bound.value, times: columnsOf[g] });
       }
-      body.push(serial("mmK", kExtent, inner, 2));
-    }
-    for (const [r, g] of each((r, g) => [r, g])) {
+      return inner;
+    };
+    // Windows that are read in place are walked digit by digit.
+    if (k > 0) body.push(...overDepth(packed ? [k] : digitsB, part, "serial", step, 4));
+    const done = (r: number, g: number): readonly Stmt[] => {
       const acc = variable(dtype, name(r, g));
       const offset = iadd(num(g * lanes), lane);
-      if (!kept && !staged) {
-        body.push(...spec.epilogue(b, iadd(m0, num(r)), iadd(n0, offset), acc));
-        continue;
-      }
+      if (!kept && !staged) return spec.epilogue(b, iadd(m0, num(r)), iadd(n0, offset), acc);
       const index = iadd(imul(iadd(rowAt, num(r)), blockWidth), columnAt, offset);
       const before: Value = { k: "localLoad", dtype, local: "sums", index };
       const value = kept ? op("add", dtype, before, acc) : acc;
-      body.push({ k: "localStore", local: "sums", index, value });
-    }
+      return [{ k: "localStore", local: "sums", index, value }];
+    };
+    for (let r = 0; r < extent; r++)
+      body.push(...storesLast(r, Array.from({ length: groups }, (_, g) => done(r, g)).flat()));
     return vector("mmL", num(count), body);
   };
 
@@ -329,17 +373,22 @@ function tiled(spec: MatmulSpec, rowTile: number, packed: boolean): Kernel {
                 local: "packedB",
                 index: iadd(imul(tile, panel), imul(kk, width), from, offset),
               }
-            : spec.b(b, iadd(k0, kk), iadd(n0, from, offset));
+            : bIn(iadd(n0, from, offset), iadd(k0, kk));
         return micro(m0, extent, rowAt, iadd(n0, from), groups, count, bAt, columnAt);
       };
       if (columnCount === width) return [part(num(0), width / lanes, lanes)];
-      const fours = Math.floor(columnCount / lanes);
-      const rest = columnCount % lanes;
+      // Half a tile of 256 bits, then fours, then what is left.
       const out: Stmt[] = [];
-      if (fours === 1) out.push(part(num(0), 1, lanes));
+      const halves = isWide(spec) && 2 * columnCount >= width ? width / lanes / 2 : 0;
+      const from = halves * lanes;
+      if (halves > 0) out.push(part(num(0), halves, lanes));
+      const fours = Math.floor((columnCount - from) / lanes);
+      const at = imul(ivar("mmG", Math.max(1, fours)), lanes);
+      if (fours === 1) out.push(part(num(from), 1, lanes));
       else if (fours > 1)
-        out.push(serial("mmG", num(fours), [part(imul(ivar("mmG", fours), lanes), 1, lanes)]));
-      if (rest > 0) out.push(part(num(fours * lanes), 1, rest));
+        out.push(serial("mmG", num(fours), [part(iadd(num(from), at), 1, lanes)]));
+      const rest = columnCount % lanes;
+      if (rest > 0) out.push(part(num(from + fours * lanes), 1, rest));
       return out;
     });
 
@@ -355,10 +404,11 @@ function tiled(spec: MatmulSpec, rowTile: number, packed: boolean): Kernel {
   };
 
   const work: Stmt[] = [];
-  if (packed) work.push(...packB(spec, columns, column, width, panel, b, k0, kExtent));
+  if (packed)
+    work.push(...packB(spec.bUnitStride, bIn, columns, column, width, panel, part, digitsB));
   work.push(
     ...eachTile(rows, row, "mmI", (m0, extent, tile) => [
-      ...(packA ? packRows(spec, extent, rowTile, depth, alongK, b, m0, k0, kExtent) : []),
+      ...(packA ? packRows(aIn, part, digitsA, alongK, m0, extent, rowTile) : []),
       ...acrossColumns(m0, extent, staged ? num(0) : imul(tile, rowTile)),
       ...(staged ? [finish(m0, num(extent))] : []),
     ]),
@@ -379,50 +429,27 @@ function tiled(spec: MatmulSpec, rowTile: number, packed: boolean): Kernel {
   return kernelOf(spec, task.max + 1, body);
 }
 
-/** Copies the column block of B into panels: element (k, n) of panel p at p·panel + k·width + n. */
+/** Fills the panels of a column block of B. */
 function packB(
-  spec: MatmulSpec,
+  inOrder: boolean,
+  at: (n: Index, k: Index) => Operand,
   columns: Tiles,
   column: Index,
   width: number,
   panel: number,
-  b: Index,
-  k0: Index,
-  kExtent: Index,
+  block: Block,
+  digits: readonly number[],
 ): Stmt[] {
-  const kk = ivar("mmK", kExtent.max);
-  const panels = eachTile(columns, column, "mmJ", (n0, extent, tile) => {
-    const lane = ivar("mmL", extent);
-    const { stmts, value } = operand(spec.b(b, iadd(k0, kk), iadd(n0, lane)));
-    const index = iadd(imul(tile, panel), imul(kk, width), lane);
-    const store: Stmt = { k: "localStore", local: "packedB", index, value };
-    const copy = vector("mmL", num(extent), [...stmts, store], Math.floor(extent / lanes));
-    // Rows of a transposed B are read along k: one panel at a time keeps `width` streams.
-    return spec.bUnitStride ? [copy] : [serial("mmK", kExtent, [copy])];
-  });
-  return spec.bUnitStride ? [serial("mmK", kExtent, panels)] : panels;
-}
-
-/** Computes the rows of one tile of A: row by row, or k-major where A is contiguous along its rows' axis. */
-function packRows(
-  spec: MatmulSpec,
-  extent: number,
-  rowTile: number,
-  depth: number,
-  alongK: boolean,
-  b: Index,
-  m0: Index,
-  k0: Index,
-  kExtent: Index,
-): Stmt[] {
-  const r = ivar("mmR", extent);
-  const kk = ivar("mmK", kExtent.max);
-  const { stmts, value } = operand(spec.a(b, iadd(m0, r), iadd(k0, kk)));
-  const index = alongK ? iadd(imul(r, depth), kk) : iadd(imul(kk, rowTile), r);
-  const store: Stmt = { k: "localStore", local: "packedA", index, value };
-  return alongK
-    ? [serial("mmR", num(extent), [vector("mmK", kExtent, [...stmts, store], 2)])]
-    : [serial("mmK", kExtent, [vector("mmR", num(extent), [...stmts, store])])];
+  const panels = (part: Block, list: readonly number[], base: Index) =>
+    eachTile(columns, column, "mmJ", (n0, extent, tile) => {
+      const to = iadd(imul(tile, panel), base);
+      return packPanel(at, part, list, n0, extent, width, to);
+    });
+  // Rows of B go to all panels at once. Where they are read along K, one panel at a time keeps `width` streams.
+  if (!inOrder) return panels(block, digits, num(0));
+  const kk = ivar("mmK", block.extent.max);
+  const row = { ...block, k0: iadd(block.k0, kk), extent: num(1), depth: 1 };
+  return [serial("mmK", block.extent, panels(row, [1], imul(kk, width)))];
 }
 
 // --- dot ----------------------------------------------------------------------------------------------------
@@ -440,30 +467,42 @@ function dotForm(spec: MatmulSpec): Kernel {
   const columns = tiles(n, columnTile, narrow ? n : per);
   const task = ivar("task", batch * columns.blocks * rows.blocks);
   const [b, column, row] = delinearize(task, [batch, columns.blocks, rows.blocks]);
-  const kk = ivar("mmK", k);
+  const probes = [spec.a(num(0), ivar("mmM", m), ivar("mmK", k)), spec.b(num(0), ivar("mmK", k), ivar("mmN", n))]; // biome-ignore format: one line
+  const depths = tiles(k, blockOf(probes.map(operand), "mmK", k), k);
   let forms = 0;
   const body = eachTile(columns, column, "mmJ", (n0, columnCount) =>
     eachTile(rows, row, "mmI", (m0, rowCount) => {
       const out: Stmt[] = [];
-      const inner: Stmt[] = [];
       // Several tiles may stand side by side in one scope.
       const form = forms++;
       const name = (r: number, c: number) => `c${form}_${r}_${c}`;
-      const right: Value[] = [];
-      for (let c = 0; c < columnCount; c++) {
-        const bound = bind(`b${c}`, spec.b(b, kk, iadd(n0, num(c))));
-        inner.push(...bound.stmts);
-        right.push(bound.value);
-      }
-      for (let r = 0; r < rowCount; r++) {
-        const bound = bind(`a${r}`, spec.a(b, iadd(m0, num(r)), kk));
-        inner.push(...bound.stmts);
-        for (let c = 0; c < columnCount; c++) {
+      for (let r = 0; r < rowCount; r++)
+        for (let c = 0; c < columnCount; c++)
           out.push({ k: "acc", name: name(r, c), dtype, combine: "sum" });
-          inner.push({ k: "update", name: name(r, c), value: bound.value, times: right[c] });
-        }
-      }
-      out.push(vector("mmK", num(k), inner));
+      // What the loops cannot exceed, in a form that shows it: else divisions of it by N stay in the addresses.
+      const [rowAt, columnAt] = [imin(m0, num(m - rowCount)), imin(n0, num(n - columnCount))];
+      out.push(
+        ...eachTile(depths, num(0), "mmD", (k0, count) => {
+          const kk = iadd(k0, ivar("mmK", count));
+          const [before, inner]: [Stmt[], Stmt[]] = [[], []];
+          const bound = (as: string, x: Value | Operand): Value => {
+            const { stmts, value } = operand(x);
+            const { fixed, moving } = partition(stmts, "mmK");
+            before.push(...fixed);
+            inner.push(...moving, { k: "let", name: as, value });
+            return variable(value.dtype, as);
+          };
+          const right = Array.from({ length: columnCount }, (_, c) =>
+            bound(`b${c}`, spec.b(b, kk, iadd(columnAt, num(c)))),
+          );
+          for (let r = 0; r < rowCount; r++) {
+            const value = bound(`a${r}`, spec.a(b, iadd(rowAt, num(r)), kk));
+            for (const [c, times] of right.entries())
+              inner.push({ k: "update", name: name(r, c), value, times });
+          }
+          return [...before, vector("mmK", num(count), inner)];
+        }),
+      );
       for (let r = 0; r < rowCount; r++)
         for (let c = 0; c < columnCount; c++)
           out.push(

@@ -54,7 +54,7 @@ export interface RowSchedule {
   result?(reduction: Reduction): Value;
 }
 
-const combineOf: Partial<Record<Node["op"], Combine>> = {
+export const combineOf: Partial<Record<Node["op"], Combine>> = {
   sum: "sum",
   prod: "prod",
   amax: "max",

@@ -19,7 +19,7 @@ import {
 } from "../schedule/symbolic.ts";
 import { constValue, type Kernel, type Stmt, serial, type Value, vector } from "./ir.ts";
 import type { LineSpec } from "./lines.ts";
-import { type Operand, operand } from "./matmul.ts";
+import { type Operand, operand } from "./operand.ts";
 
 export interface ScatterAddSpec extends Omit<LineSpec, "src"> {
   readonly name: string;

@@ -5,10 +5,12 @@ import type { DType } from "../dtype.ts";
 import type { Index } from "../schedule/symbolic.ts";
 import { constValue, op, type Stmt, type Value, type ValueOp, variable } from "./ir.ts";
 import type { LineSpec } from "./lines.ts";
-import type { Operand } from "./matmul.ts";
+import type { Operand } from "./operand.ts";
 
 export interface SortSpec extends LineSpec {
   readonly descending: boolean;
+  /** How many positions are asked for. */
+  readonly first: number;
   /** Of the source. */
   readonly dtype: DType;
 }

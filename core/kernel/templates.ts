@@ -14,14 +14,20 @@ import { Evaluator } from "./evaluate.ts";
 import { type Stmt, type Value, widen, wideType } from "./ir.ts";
 import { linesOf } from "./lines.ts";
 import { finish, type Lowered, lowerNest } from "./lower.ts";
-import { matmulKernel, type Operand } from "./matmul.ts";
+import { matmulKernel } from "./matmul.ts";
+import type { Operand } from "./operand.ts";
 import { runningKernel } from "./running.ts";
 import { scatterAddKernel } from "./scatter.ts";
 import { sortKernel } from "./sort.ts";
+import { type CpuTarget, narrow } from "./target.ts";
 
 /** Schedules one group for a CPU. */
-export function lowerGroup(group: Group, inMemory: (n: Node) => boolean): Lowered {
-  if (group.kind === "matmul") return lowerMatmul(group, inMemory);
+export function lowerGroup(
+  group: Group,
+  inMemory: (n: Node) => boolean,
+  target: CpuTarget = narrow,
+): Lowered {
+  if (group.kind === "matmul") return lowerMatmul(group, inMemory, target);
   if (group.kind === "custom") return lowerCustom(group);
   if (group.kind === "attention") return lowerAttention(group, inMemory);
   if (group.kind === "scatter") return lowerScatter(group, inMemory);
@@ -40,7 +46,7 @@ export function operand(ev: Evaluator, n: Node, index: readonly Index[]): Operan
 const indexVars = (names: readonly string[], shape: readonly number[]): Index[] =>
   shape.map((d, i) => ivar(names[i], d));
 
-function lowerMatmul(group: Group, inMemory: (n: Node) => boolean): Lowered {
+function lowerMatmul(group: Group, inMemory: (n: Node) => boolean, target: CpuTarget): Lowered {
   const dot = [...group.members.keys()].find((n) => n.op === "dot")!;
   const [a, b] = dot.src;
   const [batch, m, k] = a.shape;
@@ -62,7 +68,9 @@ function lowerMatmul(group: Group, inMemory: (n: Node) => boolean): Lowered {
   // addresses tell which inputs the results may overwrite (none that an operand reads).
   const space = indexVars(["s0", "s1", "s2"], group.space);
   operand(ev, a, indexVars(["mb", "mm", "mk"], a.shape));
+  const before = ev.accesses.length;
   operand(ev, b, indexVars(["mb", "mk", "mn"], b.shape));
+  const loads = ev.accesses.slice(before).map((access) => access.index);
   epilogue(space, { k: "const", dtype: wideType(dot.dtype), value: 0 });
   const accesses = [...ev.accesses];
   const flopsPerElement = ev.flopsPerElement;
@@ -73,12 +81,13 @@ function lowerMatmul(group: Group, inMemory: (n: Node) => boolean): Lowered {
     m,
     n,
     k,
+    wide: target.wide,
     dtype: wideType(dot.dtype),
     buffers: ev.buffers,
     scalars: 3 * ev.randoms.length,
     a: (...index) => operand(ev, a, index),
     b: (...index) => operand(ev, b, index),
-    bUnitStride: unitStride(b, inMemory),
+    bUnitStride: unitStride(b, inMemory, loads),
     epilogue: (i, j, l, acc) => epilogue([i, j, l], acc),
   });
   ev.accesses.splice(0, ev.accesses.length, ...accesses);
@@ -95,8 +104,11 @@ function readsWindows(n: Node): boolean {
   return false;
 }
 
-/** Are neighbouring columns of the operand neighbours in memory? */
-function unitStride(b: Node, inMemory: (n: Node) => boolean): boolean {
+/**
+ * Are neighbouring columns of the operand neighbours in memory? Of one that is computed, those of most of its loads; a load of
+ * a row's or a column's own value, as a scale, does not count.
+ */
+function unitStride(b: Node, inMemory: (n: Node) => boolean, loads: readonly Index[]): boolean {
   let index: readonly Index[] = indexVars(["mb", "mk", "mn"], b.shape);
   let n = b;
   while (isMovement(n)) {
@@ -105,7 +117,10 @@ function unitStride(b: Node, inMemory: (n: Node) => boolean): boolean {
     index = access.index;
     n = n.src[0];
   }
-  return !inMemory(n) || affineIn(linearize(index, n.shape), "mn") === 1;
+  if (inMemory(n)) return affineIn(linearize(index, n.shape), "mn") === 1;
+  const both = loads.filter((at) => affineIn(at, "mn") !== 0 && affineIn(at, "mk") !== 0);
+  const along = (axis: string) => both.filter((at) => affineIn(at, axis) === 1).length;
+  return along("mn") >= along("mk");
 }
 
 function lowerScatter(group: Group, inMemory: (n: Node) => boolean): Lowered {
@@ -173,6 +188,9 @@ function lowerSort(group: Group, inMemory: (n: Node) => boolean): Lowered {
   const ev = new Evaluator(inMemory);
   const access = lineAccess(n, n.attrs.axis, ev);
   const dtype = wideType(n.src[0].dtype);
-  const { range, body, flops } = sortKernel({ ...access, ...n.attrs, dtype });
-  return finish(group, ev, "sort", range, body, flops + access.weight * numel(n.shape));
+  const { shape } = n.src[0];
+  const count = shape[n.attrs.axis];
+  const first = n.attrs.first ?? count;
+  const { range, body, flops } = sortKernel({ ...access, ...n.attrs, count, first, dtype });
+  return finish(group, ev, "sort", range, body, flops + access.weight * numel(shape));
 }

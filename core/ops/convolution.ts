@@ -1,7 +1,7 @@
 /**
  * @file Convolutions over 1, 2 or 3 spatial axes as matrix products that read windows of the input in place (no copy of
- * the windows is ever made; Chellapilla et al. 2006 made one). Each is one node with a gradient of its own: the input's is
- * a convolution of the spread-out cotangent with the flipped weights, the weight's a product with the same windows.
+ * the windows is ever made; Chellapilla et al. 2006 made one). Each is one node with a gradient of its own: the weight's is a
+ * product with the same windows; the input's is a convolution of the cotangent with the mirrored weights.
  */
 import { isFloat } from "../dtype.ts";
 import { ArgumentError, DTypeError, describe, ShapeError } from "../errors.ts";
@@ -101,6 +101,9 @@ interface Geometry {
   readonly stride: readonly number[];
   readonly dilation: readonly number[];
   readonly groups: number;
+  /** Zeros before the input, and behind it. */
+  readonly lo: readonly number[];
+  readonly hi: readonly number[];
 }
 
 const product = (shape: Shape): number => numel(shape);
@@ -117,7 +120,7 @@ export function windows(
   return kernel.reduce((n, k, i) => g.window(n, 2 + i, k, stride[i], dilation[i]), x);
 }
 
-/** A convolution without padding: x [N, C, S…] (padded already), w [O, C/G, K…] → [N, O, S'…]. */
+/** x [N, C, S…], w [O, C/G, K…] → [N, O, S'…]. */
 function convNode(x: Node, w: Node, geometry: Geometry): Node {
   const [result] = regionNodes(
     "custom",
@@ -132,11 +135,33 @@ function convNode(x: Node, w: Node, geometry: Geometry): Node {
   return result;
 }
 
-function forward(x: Node, w: Node, { stride, dilation, groups }: Geometry): Node {
+/** The transpose of convNode in its input: x [N, O, S'…], w [O, C/G, K…] → `shape`, [N, C, S…]. */
+function transposedNode(x: Node, w: Node, geometry: Geometry, shape: Shape): Node {
+  const [result] = regionNodes(
+    "custom",
+    "convTranspose",
+    ([a, b]) => [inputGradient(a, b, geometry, shape)],
+    [x, w],
+    ([a, b], _, [ct]) => [forward(ct, b, geometry), weightGradient(a, ct, b, geometry)],
+  );
+  return result;
+}
+
+/** Zeros around the spatial axes; where there are fewer than none, elements are cut off. */
+function padded(x: Node, lo: readonly number[], hi: readonly number[]): Node {
+  const all = [0, 0, ...lo];
+  const end = [0, 0, ...hi];
+  const start = all.map((v) => Math.max(0, -v));
+  const size = x.shape.map((d, i) => d - start[i] - Math.max(0, -end[i]));
+  const positive = (list: readonly number[]) => list.map((v) => Math.max(0, v));
+  return g.pad(g.slice(x, start, size), positive(all), positive(end));
+}
+
+function forward(x: Node, w: Node, { stride, dilation, groups, lo, hi }: Geometry): Node {
   const [N, C] = x.shape;
   const [O, , ...K] = w.shape;
   const r = K.length;
-  const all = windows(x, K, stride, dilation);
+  const all = windows(padded(x, lo, hi), K, stride, dilation);
   const S = all.shape.slice(2, 2 + r);
   // [N, G, C/G, S…, K…] → [N, G, C/G, K…, S…]: columns of windows, neighbours in memory along S.
   const split = g.reshape(all, [N, groups, C / groups, ...S, ...K]);
@@ -144,65 +169,122 @@ function forward(x: Node, w: Node, { stride, dilation, groups }: Geometry): Node
   const depth = (C / groups) * product(K);
   const right = g.reshape(columns, [N * groups, depth, product(S)]);
   const rows = g.reshape(w, [1, groups, O / groups, depth]);
-  const left = g.reshape(g.expand(rows, [N, groups, O / groups, depth]), [
-    N * groups,
-    O / groups,
-    depth,
-  ]);
-  return g.reshape(g.dot(left, right), [N, O, ...S]);
+  return g.reshape(g.dot(forBatch(rows, N), right), [N, O, ...S]);
 }
 
-/** The cotangent of the (padded) input of shape `shape`: [N, C, S…]. */
-function inputGradient(
-  ct: Node,
-  w: Node,
-  { stride, dilation, groups }: Geometry,
-  shape: Shape,
-): Node {
+/** [1, G, M, K] → [N·G, M, K]: the same for each input of the batch. */
+function forBatch(rows: Node, N: number): Node {
+  const [, groups, m, k] = rows.shape;
+  return g.reshape(g.expand(rows, [N, groups, m, k]), [N * groups, m, k]);
+}
+
+/** Neighbouring phases of an axis, and the taps that each has. */
+interface Phases {
+  readonly first: number;
+  readonly count: number;
+  readonly taps: number;
+}
+
+/**
+ * The cotangent of the input, which has the shape `shape`. Elements that are as far from the next window's first share
+ * the taps k = stride·t + p of one phase p, so phases with as many taps are one convolution with as many times the
+ * channels, and all results are put side by side (Shi et al. 2016, arXiv 1609.05158). Zeros between the elements of the
+ * cotangent would have to be multiplied instead, as they are where windows also have gaps. With stride 1 it is the
+ * convolution with the mirrored weights. No tap is made up: a zero times infinity would be one too many.
+ */
+function inputGradient(cotangent: Node, w: Node, geometry: Geometry, shape: Shape): Node {
+  if (numel(shape) === 0 || numel(cotangent.shape) === 0) return zeros(shape, cotangent);
+  const { groups, lo } = geometry;
   const [O, perGroup, ...K] = w.shape;
-  const r = K.length;
-  let spread = ct;
-  for (let i = 0; i < r; i++) spread = spreadOut(spread, 2 + i, stride[i]);
-  // Zeros around, so that every element of the input meets all windows that held it.
-  const lo = K.map((k, i) => dilation[i] * (k - 1));
-  const hi = K.map((_, i) => shape[2 + i] - spread.shape[2 + i]);
-  const padded = g.pad(spread, [0, 0, ...lo], [0, 0, ...hi]);
-  // [O, C/G, K…] → [C, O/G, K…], mirrored.
-  const mirrored = g.reshape(g.flip(w, range(2, r)), [groups, O / groups, perGroup, ...K]);
-  const turned = g.permute(mirrored, [0, 2, 1, ...range(3, r)]);
-  const weights = g.reshape(turned, [groups * perGroup, O / groups, ...K]);
-  // Not a node with its own gradient again, which would have one again …: this one is differentiated as it stands.
-  return forward(padded, weights, { stride: K.map(() => 1), dilation, groups });
+  const axes = range(0, K.length);
+  let ct = cotangent;
+  const stride = axes.map((i) => {
+    if (geometry.dilation[i] === 1) return geometry.stride[i];
+    ct = spreadOut(ct, 2 + i, geometry.stride[i]);
+    return 1;
+  });
+  // The first and the number of groups of `stride` elements in which the input lies.
+  const first = lo.map((v, i) => Math.floor(v / stride[i]));
+  const count = lo.map((v, i) => Math.ceil((v + shape[2 + i]) / stride[i]) - first[i]);
+  // [O, C/G, K…] → [G, O/G, C/G, (T, stride)…]
+  const most = K.map((k, i) => Math.ceil(k / stride[i]));
+  const none = w.shape.map(() => 0);
+  const missing = [0, 0, ...K.map((k, i) => most[i] * stride[i] - k)];
+  const split = g.reshape(g.pad(w, none, missing), [
+    groups,
+    O / groups,
+    perGroup,
+    ...axes.flatMap((i) => [most[i], stride[i]]),
+  ]);
+  const times = axes.map((i) => 3 + 2 * i);
+  const places = axes.map((i) => 4 + 2 * i);
+
+  /** [N, C, phases…, count…] */
+  const together = (phases: readonly Phases[]): Node => {
+    const all = [...shape.slice(0, 2), ...phases.map((p) => p.count), ...count];
+    if (phases.some(({ taps }) => taps === 0)) return zeros(all, ct);
+    const start = [0, 0, 0, ...phases.flatMap((p) => [0, p.first])];
+    const size = [...split.shape.slice(0, 3), ...phases.flatMap((p) => [p.taps, p.count])];
+    // [C, phases…, O/G, T…], the taps mirrored.
+    const mirrored = g.flip(g.slice(split, start, size), times);
+    const turned = g.permute(mirrored, [0, 2, ...places, 1, ...times]);
+    const channels = shape[1] * product(phases.map((p) => p.count));
+    const weights = g.reshape(turned, [channels, O / groups, ...phases.map(({ taps }) => taps)]);
+    const dilation = axes.map((i) => geometry.dilation[i]);
+    const span = phases.map(({ taps }, i) => dilation[i] * (taps - 1));
+    const before = span.map((d, i) => d - first[i]);
+    const after = span.map((d, i) => count[i] + d - ct.shape[2 + i] - before[i]);
+    // Not a node with its own gradient again, which would have one again …: this one is differentiated as it stands.
+    const one = { stride: axes.map(() => 1), dilation, groups, lo: before, hi: after };
+    return g.reshape(forward(ct, weights, one), all);
+  };
+  const side = (chosen: readonly Phases[]): Node => {
+    const i = chosen.length;
+    if (i === K.length) return together(chosen);
+    const parts = phasesOf(K[i], stride[i]).map((phases) => side([...chosen, phases]));
+    return parts.length > 1 ? g.concat(parts, 2 + i) : parts[0];
+  };
+
+  const order = [0, 1, ...axes.flatMap((i) => [2 + K.length + i, 2 + i])];
+  const joined = count.map((n, i) => n * stride[i]);
+  const all = g.reshape(g.permute(side([]), order), [...shape.slice(0, 2), ...joined]);
+  return g.slice(all, [0, 0, ...lo.map((v, i) => v % stride[i])], shape);
 }
 
-/** Puts stride - 1 zeros between neighbours of an axis. */
-function spreadOut(x: Node, axis: number, stride: number): Node {
-  if (stride === 1) return x;
-  const at = (n: number) => [
-    ...x.shape.slice(0, axis),
-    x.shape[axis],
-    n,
-    ...x.shape.slice(axis + 1),
-  ];
+/** The phases of a stride over K taps: the first K mod stride have one tap more than the others. */
+function phasesOf(K: number, stride: number): Phases[] {
+  const more = K % stride;
+  const taps = Math.floor(K / stride);
+  return [
+    { first: 0, count: more, taps: taps + 1 },
+    { first: more, count: stride - more, taps },
+  ].filter(({ count }) => count > 0);
+}
+
+const zeros = (shape: Shape, like: Node): Node => g.expand(g.scalarLike(like, 0), shape);
+
+/** Puts step - 1 zeros between neighbours of an axis. */
+function spreadOut(x: Node, axis: number, step: number): Node {
+  if (step === 1) return x;
+  const [before, size, after] = [x.shape.slice(0, axis), x.shape[axis], x.shape.slice(axis + 1)];
   const zeros = [...x.shape, 0].map(() => 0);
-  const after = zeros.map((_, i) => (i === axis + 1 ? stride - 1 : 0));
-  const apart = g.pad(g.reshape(x, at(1)), zeros, after);
-  const merged = x.shape.map((d, i) => (i === axis ? d * stride : d));
-  const length = (x.shape[axis] - 1) * stride + 1;
-  const start = merged.map(() => 0);
+  const behind = zeros.map((_, i) => (i === axis + 1 ? step - 1 : 0));
+  const apart = g.pad(g.reshape(x, [...before, size, 1, ...after]), zeros, behind);
+  const joined = g.reshape(apart, [...before, size * step, ...after]);
   return g.slice(
-    g.reshape(apart, merged),
-    start,
-    merged.map((d, i) => (i === axis ? length : d)),
+    joined,
+    x.shape.map(() => 0),
+    [...before, (size - 1) * step + 1, ...after],
   );
 }
 
 /** [O, C/G, K…]: over all windows at once, so that the contraction is long and there is one product per group. */
-function weightGradient(ct: Node, x: Node, w: Node, { stride, dilation, groups }: Geometry): Node {
+function weightGradient(ct: Node, x: Node, w: Node, geometry: Geometry): Node {
+  const { stride, dilation, groups, lo, hi } = geometry;
   const [N, C] = x.shape;
   const [O, , ...K] = w.shape;
   const r = K.length;
-  const all = windows(x, K, stride, dilation);
+  const all = windows(padded(x, lo, hi), K, stride, dilation);
   const S = all.shape.slice(2, 2 + r);
   const places = product(S);
   const left = g.permute(g.reshape(ct, [N, groups, O / groups, places]), [1, 2, 0, 3]);
@@ -317,8 +399,7 @@ function convolution(
         ? spans.map(() => 0)
         : perAxis(op, "padding", padding, rank, 0);
   const hi = padding === "same" ? spans.map((s, i) => s - lo[i]) : lo;
-  const padded = g.pad(x, [0, 0, ...lo], [0, 0, ...hi]);
-  if (spans.some((s, i) => s + 1 > padded.shape[2 + i]))
+  if (spans.some((s, i) => s + 1 > x.shape[2 + i] + lo[i] + hi[i]))
     throw new ShapeError(
       describe(
         op,
@@ -326,7 +407,7 @@ function convolution(
         `${describeNode(x)}, ${describeNode(w)}`,
       ),
     );
-  const y = convNode(padded, w, { stride: steps, dilation: gaps, groups });
+  const y = convNode(x, w, { stride: steps, dilation: gaps, groups, lo, hi });
   return finished(op, y, b, batched);
 }
 
@@ -347,6 +428,8 @@ function transposed(
   const { x, w, b, batched } = operands(op, rank, input, weight, bias);
   const [C, perGroup, ...K] = w.shape;
   checkChannels(op, x, w, groups, C, perGroup * groups);
+  if (x.shape.slice(2).includes(0))
+    throw new ShapeError(describe(op, "an input with spatial axes of 1 or more", describeNode(x)));
   const steps = perAxis(op, "stride", stride, rank, 1);
   const gaps = perAxis(op, "dilation", dilation, rank, 1);
   const cut = perAxis(op, "padding", padding, rank, 0);
@@ -363,8 +446,10 @@ function transposed(
         JSON.stringify({ stride, padding, outputPadding, dilation }),
       ),
     );
-  const shape = [x.shape[0], perGroup * groups, ...whole];
-  const y = inputGradient(x, w, { stride: steps, dilation: gaps, groups }, shape);
   const inner = whole.map((d, i) => d - 2 * cut[i]);
-  return finished(op, g.slice(y, [0, 0, ...cut], [shape[0], shape[1], ...inner]), b, batched);
+  const shape = [x.shape[0], perGroup * groups, ...inner];
+  // What outputPadding adds belongs to no window.
+  const hi = cut.map((c, i) => c - extra[i]);
+  const y = transposedNode(x, w, { stride: steps, dilation: gaps, groups, lo: cut, hi }, shape);
+  return finished(op, y, b, batched);
 }

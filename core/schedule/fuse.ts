@@ -55,13 +55,19 @@ export interface Fused {
   readonly floating: ReadonlySet<Node>;
 }
 
+export interface FuseOptions {
+  /** false: every primitive is a kernel of its own, as a measure of what fusing saves. */
+  readonly fused?: boolean;
+}
+
 /** `updates`: the slice updates that write into the storage of what they update. */
 export function fuse(
   order: readonly Node[],
   outputs: ReadonlyMap<Node, string>,
   updates: ReadonlySet<Node>,
+  { fused = true }: FuseOptions = {},
 ): Fused {
-  const floating = findFloating(order, outputs);
+  const floating = fused ? findFloating(order, outputs) : new Set<Node>();
   const home = new Map<Node, Group>();
   const groups: Group[] = [];
 
@@ -94,7 +100,7 @@ export function fuse(
   for (const n of order) {
     if (isLeaf(n) || isMovement(n) || n.op === "region") continue;
     if (isAligned(n)) {
-      const found = joinable(n, home, floating);
+      const found = fused ? joinable(n, home, floating) : null;
       if (found) {
         join(n, found.group, found.map);
         mergeMeeting(n, found.group, home, floating);
@@ -102,7 +108,7 @@ export function fuse(
     } else if (isReduce(n)) {
       const axes =
         n.op === "argmax" ? [(n as Node<"argmax">).attrs.axis] : (n as Node<"sum">).attrs.axes;
-      const found = reducible(n, axes, home);
+      const found = fused ? reducible(n, axes, home) : null;
       const group = found ?? open("row", n.src[0].shape, axes);
       const index = found ? mapOf(n.src[0], found)! : spaceVars(n.src[0].shape);
       join(
@@ -129,7 +135,10 @@ export function fuse(
       join(n, open(templates[n.op] ?? "map", n.shape, []), spaceVars(n.shape));
     }
   }
-  decideStores(order, outputs, home, floating);
+  if (fused) decideStores(order, outputs, home, floating);
+  else
+    for (const [n, group] of home)
+      if (n.op !== "region") group.stores.set(n, "every primitive is a kernel");
   return { groups: groups.filter((group) => group.stores.size > 0), floating };
 }
 
@@ -238,15 +247,15 @@ function mergeMeeting(
       other.kind === "map" && sameShape(other.space, n.shape)
         ? into.members.get(n)!
         : delinearize(linearize(spaceVars(into.space), into.space), other.space);
+    const same = at.every((x, i) => x.key === `s${i}`);
     const env = new Map(other.space.map((_, i) => [`s${i}`, at[i]]));
     const moved = new Map<Node, readonly Index[]>();
     for (const [m, map] of other.members)
-      moved.set(
-        m,
-        map.map((x) => substitute(x, env)),
-      );
-    const trial = { ...into, members: new Map([...moved, ...into.members]) };
+      moved.set(m, same ? map : map.map((x) => substitute(x, env)));
+    const trial = { ...into, members: moved };
+    // Only members that read what moves are affected.
     const still = ([m, map]: [Node, readonly Index[]]): boolean => {
+      if (!m.src.some((s) => moved.has(beneath(s)))) return true;
       if (!isReduce(m)) return agrees(m, map, trial);
       const after = mapOf(m.src[0], trial);
       return !after || sameIndex(after, mapOf(m.src[0], into) ?? spaceVars(into.space));

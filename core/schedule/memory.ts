@@ -42,6 +42,34 @@ export function planMemory(values: readonly Lifetime[]): { offsets: number[]; by
 }
 
 /**
+ * Which memory that is there anyway each value may use, if any: host h is free until it is written in step `hosts[h].first`.
+ * Large values choose first, and each takes the smallest host where it fits.
+ */
+export function hostValues(
+  values: readonly Lifetime[],
+  hosts: readonly Pick<Lifetime, "bytes" | "first">[],
+): (number | undefined)[] {
+  const found = new Array<number | undefined>(values.length);
+  const bySize = hosts.map((_, i) => i).sort((a, b) => hosts[a].bytes - hosts[b].bytes);
+  const users: Lifetime[][] = hosts.map(() => []);
+  const long = ({ first, last }: Lifetime) => last - first;
+  const order = values
+    .map((_, i) => i)
+    .sort((a, b) => values[b].bytes - values[a].bytes || long(values[b]) - long(values[a]));
+  for (const i of order) {
+    const { bytes, first, last } = values[i];
+    found[i] = bySize.find(
+      (h) =>
+        hosts[h].bytes >= bytes &&
+        hosts[h].first > last &&
+        users[h].every((v) => v.last < first || v.first > last),
+    );
+    if (found[i] !== undefined) users[found[i]].push(values[i]);
+  }
+  return found;
+}
+
+/**
  * The same for devices that bind whole buffers: which buffer each value has, and the sizes of the buffers, largest first. A
  * buffer is as large as the first value that it was made for, so a large value never follows a small one.
  */

@@ -1,18 +1,18 @@
 /**
- * @file From a canonical graph to a plan: simplify, fuse, order the groups, and give every stored value a place.
- *
- * The order is the program's own where dependencies allow it (so a checkpoint's clone runs when the backward pass needs
- * it), except that whoever reads the old version of an assigned storage goes before the group that writes it.
+ * @file From a canonical graph to a plan: simplify, fuse, order the groups (order.ts), and give every stored value a place.
  */
 import { bytesOf } from "../dtype.ts";
 import type { Node } from "../graph/node.ts";
 import { topological } from "../graph/walk.ts";
 import { numel } from "../shape.ts";
 import { beneath, isMovement } from "./access.ts";
-import { fuse } from "./fuse.ts";
+import { type FuseOptions, fuse } from "./fuse.ts";
 import { type Group, readsWhole } from "./group.ts";
-import { type Lifetime, planMemory } from "./memory.ts";
+import { hostValues, type Lifetime, planMemory } from "./memory.ts";
+import { Order } from "./order.ts";
+import { mergeSiblings } from "./siblings.ts";
 import { type Claims, claimsNothing, copy, isFree, simplify } from "./simplify.ts";
+import { asIs, type Rewrite } from "./split.ts";
 
 export type Place =
   | { readonly k: "slot"; readonly slot: number }
@@ -52,27 +52,38 @@ export interface PlannedOutput {
   readonly first: Node;
 }
 
-/** `claims`: the regions that stay whole, as the backend has kernels for them. */
+export interface ScheduleOptions extends FuseOptions {
+  /** What a loop repeats: its outputs lie where the loop puts them. */
+  readonly isBody?: boolean;
+}
+
+/** `claims`: the regions that stay whole, as the backend has kernels for them; `rewrites`: what it would rather have. */
 export function schedule(
   inputs: readonly Node<"placeholder">[],
   roots: readonly Node[],
   claims: Claims = claimsNothing,
+  rewrites: Rewrite = asIs,
+  options: ScheduleOptions = {},
 ): Plan {
   // Outputs are distinct computed tensors: what would only be a view, a leaf or a second name is copied.
   const targets: (number | null)[] = [];
   const results: Node[] = [];
-  for (const { node, target } of simplify(roots, inputs, claims)) {
+  const found = new Set<Node>();
+  for (const { node, target } of simplify(roots, inputs, claims, rewrites)) {
     const computed = !isMovement(node) && !isFree(node) && node.op !== "placeholder";
-    results.push(computed && !results.includes(node) ? node : copy(node));
+    const result = computed && !found.has(node) ? node : copy(node);
+    found.add(result);
+    results.push(result);
     targets.push(target);
   }
   const live = results.filter((n) => numel(n.shape) > 0);
-  const order = topological(live);
+  const nodes = topological(live);
   const reasons = new Map(
     results.map((n, i) => [n, targets[i] === null ? "output" : "new state"] as const),
   );
   const updates = findUpdates(results, targets, inputs);
-  const { groups, floating } = fuse(order, reasons, updates);
+  const { isBody = false, fused = true } = options;
+  const { groups, floating } = fuse(nodes, reasons, updates, options);
 
   const producer = new Map<Node, Group>();
   for (const group of groups) for (const n of group.stores.keys()) producer.set(n, group);
@@ -80,21 +91,14 @@ export function schedule(
     groups.map((group) => [group, readsOf(group, producer, floating)] as const),
   );
 
-  const before = new Map<Group, Set<Group>>();
-  for (const group of groups) {
-    const needs = new Set<Group>();
-    for (const n of reads.get(group)!) {
-      const source = producer.get(n);
-      if (source && source !== group) needs.add(source);
-    }
-    before.set(group, needs);
-  }
+  if (fused) mergeSiblings({ reads, producer });
+  const order = new Order(reads, producer);
   const places = new Map<Node, Place>(inputs.map((n, slot) => [n, { k: "slot", slot }]));
   results.forEach((n, output) => {
     places.set(n, { k: "output", output });
   });
   const readBefore = (old: Node, writer: Node): boolean =>
-    orderReaders(old, producer.get(writer), groups, reads, before);
+    order.readsGoBefore(old, producer.get(writer));
   // Several updates of one state share its storage, if whoever reads a version between them can go first.
   const firsts = results.map((result) => {
     let first = result;
@@ -108,44 +112,55 @@ export function schedule(
   const overwrites = targets.map((target, i) =>
     target !== null && readBefore(inputs[target], firsts[i]) ? target : null,
   );
-  const sorted = sortGroups(groups, before);
+  const sorted = order.sorted();
 
   // Lives, in steps; outputs have allocations of their own.
   const position = new Map(sorted.map((group, i) => [group, i] as const));
-  const lives: Lifetime[] = [];
-  const owners: (Node | Group)[] = [];
   const last = new Map<Node, number>();
   for (const [group, nodes] of reads)
     for (const n of nodes) last.set(n, Math.max(last.get(n) ?? 0, position.get(group)!));
-  const bodies = new Map<Group, Plan>();
+  const values: Node[] = [];
+  const lives: Lifetime[] = [];
+  const loops: { readonly group: Group; readonly body: Plan; readonly life: Lifetime }[] = [];
   for (const group of sorted) {
     const first = position.get(group)!;
     for (const n of group.stores.keys()) {
       if (places.has(n)) continue;
       lives.push({ bytes: bytesOf(n), first, last: Math.max(first, last.get(n) ?? first) });
-      owners.push(n);
+      values.push(n);
     }
     if (group.kind === "loop") {
-      const body = planBody(regionOf(group), claims);
-      bodies.set(group, body);
-      lives.push({ bytes: loopScratch(regionOf(group), body), first, last: first });
-      owners.push(group);
+      const body = planBody(regionOf(group), claims, rewrites, options);
+      const life = { bytes: loopScratch(regionOf(group), body), first, last: first };
+      loops.push({ group, body, life });
     }
   }
-  const { offsets, bytes } = planMemory(lives);
-  const loopOffset = new Map<Group, number>();
-  owners.forEach((owner, i) => {
-    if ("members" in owner) loopOffset.set(owner, offsets[i]);
-    else places.set(owner, { k: "scratch", offset: offsets[i] });
+  // An output that overwrites nothing has its memory from the beginning: until it is written, other values may use that (an
+  // output's that is "written" by step 0, never).
+  const fresh = results.map((n, i) => ({
+    bytes: bytesOf(n),
+    first: targets[i] === null ? (position.get(producer.get(n)!) ?? 0) : 0,
+  }));
+  const hosts = isBody ? [] : hostValues(lives, fresh);
+  const own = lives.flatMap((_, i) => (hosts[i] === undefined ? [i] : []));
+  const planned = [...own.map((i) => lives[i]), ...loops.map(({ life }) => life)];
+  const { offsets, bytes } = planMemory(planned);
+  values.forEach((n, i) => {
+    if (hosts[i] !== undefined) places.set(n, { k: "output", output: hosts[i] });
   });
+  own.forEach((i, j) => {
+    places.set(values[i], { k: "scratch", offset: offsets[j] });
+  });
+  const bodies = new Map(
+    loops.map(({ group, body }, i) => [group, { body, offset: offsets[own.length + i] }]),
+  );
   const steps = sorted.map((group): Step => {
     if (group.kind !== "loop") {
       const [member] = group.members.keys();
       const base = group.kind === "update" ? member.src[0] : null;
       return { k: "group", group, reads: reads.get(group)!, base };
     }
-    const offset = loopOffset.get(group)!;
-    return { k: "loop", group, region: regionOf(group), body: bodies.get(group)!, offset };
+    return { k: "loop", group, region: regionOf(group), ...bodies.get(group)! };
   });
   const outputs = results.map((node, i) => ({
     node,
@@ -180,9 +195,14 @@ const regionOf = (group: Group): Node<"region"> => {
   return first as Node<"region">;
 };
 
-function planBody(region: Node<"region">, claims: Claims): Plan {
+function planBody(
+  region: Node<"region">,
+  claims: Claims,
+  rewrites: Rewrite,
+  options: ScheduleOptions,
+): Plan {
   const { params, results } = region.attrs.region.body;
-  return schedule(params, results, claims);
+  return schedule(params, results, claims, rewrites, { ...options, isBody: true });
 }
 
 /**
@@ -221,72 +241,4 @@ function readsOf(
     }
   }
   return [...found].sort((a, b) => a.id - b.id);
-}
-
-/**
- * May the group `writer` overwrite the storage of `old`? Then every other reader of it is ordered before the group; if one
- * of them needs the group's results, it may not.
- */
-function orderReaders(
-  old: Node,
-  writer: Group | undefined,
-  groups: readonly Group[],
-  reads: ReadonlyMap<Group, readonly Node[]>,
-  before: Map<Group, Set<Group>>,
-): boolean {
-  if (!writer) return false;
-  const readers = groups.filter((group) => group !== writer && reads.get(group)!.includes(old));
-  if (readers.some((reader) => reaches(reader, writer, before))) return false;
-  for (const reader of readers) before.get(writer)!.add(reader);
-  return true;
-}
-
-/** Does `from` come after `to`? */
-function reaches(from: Group, to: Group, before: ReadonlyMap<Group, ReadonlySet<Group>>): boolean {
-  const seen = new Set<Group>([from]);
-  const stack = [from];
-  for (let group = stack.pop(); group; group = stack.pop()) {
-    if (group === to) return true;
-    for (const need of before.get(group)!)
-      if (!seen.has(need)) {
-        seen.add(need);
-        stack.push(need);
-      }
-  }
-  return false;
-}
-
-/** Kahn's order; among the groups that are ready the one whose first member was made first. */
-function sortGroups(
-  groups: readonly Group[],
-  before: ReadonlyMap<Group, ReadonlySet<Group>>,
-): Group[] {
-  const missing = new Map<Group, number>();
-  const after = new Map<Group, Group[]>();
-  for (const group of groups) {
-    missing.set(group, before.get(group)!.size);
-    for (const need of before.get(group)!) {
-      const list = after.get(need);
-      if (list) list.push(group);
-      else after.set(need, [group]);
-    }
-  }
-  const age = new Map(
-    groups.map((group) => [group, Math.min(...[...group.stores.keys()].map((n) => n.id))]),
-  );
-  const ready = groups.filter((group) => missing.get(group) === 0);
-  const sorted: Group[] = [];
-  while (ready.length > 0) {
-    let best = 0;
-    for (let i = 1; i < ready.length; i++) if (age.get(ready[i])! < age.get(ready[best])!) best = i;
-    const [group] = ready.splice(best, 1);
-    sorted.push(group);
-    for (const next of after.get(group) ?? []) {
-      const left = missing.get(next)! - 1;
-      missing.set(next, left);
-      if (left === 0) ready.push(next);
-    }
-  }
-  if (sorted.length !== groups.length) throw new Error("schedule: the groups form a cycle");
-  return sorted;
 }

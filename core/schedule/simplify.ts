@@ -9,10 +9,11 @@ import { isFloat, isHalf, roundTo } from "../dtype.ts";
 import * as g from "../graph/build.ts";
 import { type DeviceName, exactJson, type Node } from "../graph/node.ts";
 import { constant, node, type Primitive, type Region } from "../graph/primitives.ts";
-import { topological } from "../graph/walk.ts";
+import { rebuild, topological } from "../graph/walk.ts";
 import { numel, type Shape, sameShape } from "../shape.ts";
 import { lowerRegions } from "../transform/region.ts";
 import { isMovement } from "./access.ts";
+import { asIs, type Rewrite } from "./split.ts";
 
 export interface SimplifiedOutput {
   readonly node: Node;
@@ -24,11 +25,12 @@ export interface SimplifiedOutput {
 export type Claims = (region: Region) => boolean;
 export const claimsNothing: Claims = () => false;
 
-/** Simplifies the graph below `outputs`; `inputs` are its placeholders (kept as they are). */
+/** Simplifies the graph below `outputs`; `inputs` are its placeholders (kept as they are). `own`: the backend's rewrites. */
 export function simplify(
   outputs: readonly Node[],
   inputs: readonly Node<"placeholder">[],
   claims: Claims = claimsNothing,
+  own: Rewrite = asIs,
 ): SimplifiedOutput[] {
   const slot = new Map<Node, number>(inputs.map((p, i) => [p, i]));
   const done = new Map<Node, Node>();
@@ -51,7 +53,7 @@ export function simplify(
       if (at !== undefined) storage.set(n, at);
     }
     const src = n.src.map((s) => done.get(s)!);
-    const made = intern(interned, rewrite(n, src, usedOnce));
+    const made = intern(interned, rewrite(n, src, usedOnce, own));
     if ((uses.get(n) ?? 0) <= 1) usedOnce.add(made);
     else usedOnce.delete(made);
     done.set(n, made);
@@ -92,7 +94,7 @@ export const literal = (n: Node): number | null =>
 const identity: Partial<Record<Primitive, number>> = { sum: 0, prod: 1 };
 
 /** The node again over simplified sources, or something simpler that means the same. */
-function rewrite(n: Node, src: readonly Node[], usedOnce: Set<Node>): Node {
+function rewrite(n: Node, src: readonly Node[], usedOnce: ReadonlySet<Node>, own: Rewrite): Node {
   if (n.src.length === 0) return n;
   switch (n.op) {
     case "alias":
@@ -132,12 +134,19 @@ function rewrite(n: Node, src: readonly Node[], usedOnce: Set<Node>): Node {
       if ([...lo, ...hi].every((v) => v === 0)) return src[0];
       break;
     }
-    case "slice":
+    case "slice": {
       if (sameShape(n.shape, src[0].shape)) return src[0];
+      const found = usedOnce.has(src[0]) ? own(n, src[0]) : null;
+      if (found) return found;
       break;
+    }
     case "concat": {
-      const parts = src.filter((s) => numel(s.shape) > 0);
-      return concat(parts, (n as Node<"concat">).attrs.axis);
+      const { axis } = (n as Node<"concat">).attrs;
+      // What is joined step by step is joined at once: each step would copy all that came before.
+      const parts = src
+        .filter((s) => numel(s.shape) > 0)
+        .flatMap((s) => (usedOnce.has(s) && joinsAlong(s, axis) ? s.src : [s]));
+      return concat(parts, axis);
     }
     case "sum":
     case "prod":
@@ -146,17 +155,27 @@ function rewrite(n: Node, src: readonly Node[], usedOnce: Set<Node>): Node {
       const { axes } = (n as Node<"sum">).attrs;
       const real = axes.filter((a) => src[0].shape[a] > 1);
       if (real.length === 0) return reshape(src[0], n.shape);
-      if (real.length < axes.length) return reshape(node(n.op, src, { axes: real }), n.shape);
+      const least = real.length < axes.length ? node(n.op, src, { axes: real }) : n;
+      const found = own(least, src[0]) ?? (least === n ? null : least);
+      if (found) return reshape(found, n.shape);
       break;
     }
-    case "argmax":
+    case "argmax": {
       if (src[0].shape[(n as Node<"argmax">).attrs.axis] === 1) return full(0, n);
+      const found = own(n, src[0]);
+      if (found) return found;
       break;
+    }
     case "cumulative":
       if (n.shape[(n as Node<"cumulative">).attrs.axis] === 1) return src[0];
       break;
+    case "dot": {
+      const found = own(rebuild(n, src), src[0]);
+      if (found) return found;
+      break;
+    }
     case "argsort":
-      if (n.shape[(n as Node<"argsort">).attrs.axis] === 1) return full(0, n);
+      if (src[0].shape[(n as Node<"argsort">).attrs.axis] === 1) return full(0, n);
       break;
     case "dynamicSlice": {
       const [x, ...starts] = src;
@@ -239,6 +258,9 @@ function foldExact(op: Primitive, a: number, b: number): number | null {
   }
   return null;
 }
+
+const joinsAlong = (n: Node, axis: number): boolean =>
+  n.op === "concat" && (n as Node<"concat">).attrs.axis === axis;
 
 /** A kernel selects among the parts element by element, so many parts are joined in a tree. */
 const maxParts = 16;

@@ -2,7 +2,7 @@
  * @file Which values are written to memory: outputs, and what other kernels need and had better not compute again. The
  * costs are rough counts of vector instructions; a load is 1.
  */
-import { dtypes } from "../dtype.ts";
+import { bytesOf, dtypes } from "../dtype.ts";
 import type { Node } from "../graph/node.ts";
 import type { Primitive } from "../graph/primitives.ts";
 import { numel } from "../shape.ts";
@@ -41,8 +41,8 @@ export function weightOf(n: Pick<Node, "op" | "src">): number {
 const cheap = 10;
 /** For values that repeat along a broadcast in their reader. */
 const cheapRepeated = 3;
-/** For quantised weights in a product: 4 bits are 10, 12 if the product is in halves. */
-const cheapUnpacking = 12;
+/** For quantised weights in a product: unpacking 4 bits weighs 16 (of which a row shares 4), and 18 if they are cast to halves. */
+const cheapUnpacking = 18;
 
 /**
  * Cheap functions of inputs alone: every reader evaluates them itself. They would otherwise tie groups together that
@@ -104,6 +104,28 @@ export function decideStores(
   // What recomputing a node elsewhere would have to read and nobody stores yet: a row's mean, its sum.
   const statistics = new Map<Node, readonly Node[]>();
   const smallOf = new Map<Node, readonly Node[]>();
+  /**
+   * What had better be stored than `n`, its simple function: a value that more in the group is made of, so that all of
+   * that can be computed again elsewhere (gelu's derivative, of x rather than of x/2).
+   */
+  const baseOf = (n: Node): { readonly weight: number; stores(): void } | null => {
+    const group = home.get(n)!;
+    if (!isAligned(n) || weightOf(n) > 1) return null;
+    const costly = n.src.map(beneath).filter((s) => cost.get(s) === Number.POSITIVE_INFINITY);
+    const [base] = costly;
+    const several = (users.get(base) ?? []).filter((user) => home.get(user) === group).length > 1;
+    if (costly.length !== 1 || home.get(base) !== group || !several) return null;
+    if (!isAligned(base) || bytesOf(base) > bytesOf(n) || !usesInPlace(n, base)) return null;
+    const stores = (): void => {
+      group.stores.set(base, `lets ${n.op} be computed again elsewhere`);
+      cost.set(base, 1);
+    };
+    const weight = n.src.reduce((sum, s) => {
+      const source = beneath(s);
+      return sum + (source === base ? 1 : (cost.get(source) ?? 0));
+    }, weightOf(n));
+    return { weight, stores };
+  };
   for (const n of order) {
     if (isMovement(n)) continue;
     const group = home.get(n);
@@ -128,9 +150,15 @@ export function decideStores(
     smallOf.set(n, small);
     const inlinable = isAligned(n) || inlinableOps.has(n.op);
     if (!inlinable || group.kind === "update") weight = Number.POSITIVE_INFINITY;
-    inlined.set(n, weight);
     const readers = users.get(n) ?? [];
-    const reason = outputs.get(n) ?? reasonToStore(n, group, weight, readers, home, floating);
+    let reason = outputs.get(n) ?? reasonToStore(n, group, weight, readers, home, floating);
+    const base = reason && !outputs.has(n) && weight === Number.POSITIVE_INFINITY && baseOf(n);
+    if (base) {
+      base.stores();
+      weight = base.weight;
+      reason = reasonToStore(n, group, weight, readers, home, floating);
+    }
+    inlined.set(n, weight);
     if (reason) {
       group.stores.set(n, reason);
       weight = 1;
@@ -244,6 +272,7 @@ function reasonToStore(
   floating: ReadonlySet<Node>,
 ): string | null {
   if (n.op === "project") return `result of ${nameOf(n.src[0])}`;
+  if (n.op === "cast" && n.dtype === n.src[0].dtype) return "copy";
   for (const user of users) {
     const reader = home.get(user)!;
     const name = isAttention(user) ? "attention" : user.op;

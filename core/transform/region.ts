@@ -161,7 +161,9 @@ export function regionVjp(
   const { region } = n.attrs;
   if (region.scan) return scanVjp(n, cotangents, need, gradients);
   if (region.vjp) {
-    const out = region.body.results.map((_, index) => node("project", [n], { index }));
+    // With the region's mark: those of a checkpoint's clone are the projections that the clone has already.
+    const project = (index: number) => node("project", [n], { index }, n.recompute);
+    const out = region.body.results.map((_, index) => project(index));
     const found = region.vjp(
       n.src,
       out,

@@ -6,7 +6,7 @@ import { WasmBackend } from "../../core/backend/wasm/backend.ts";
 import { type DType, dtypes } from "../../core/dtype.ts";
 import * as g from "../../core/graph/build.ts";
 import type { Node } from "../../core/graph/node.ts";
-import { maxSorted, placeholder } from "../../core/graph/primitives.ts";
+import { maxSorted, node, placeholder } from "../../core/graph/primitives.ts";
 import { numel } from "../../core/shape.ts";
 import { runGraph } from "../support/differential.ts";
 import type { RandomGraph } from "../support/graphs.ts";
@@ -54,6 +54,30 @@ describe("sort", () => {
           const [want] = runGraph(reference, graph);
           expect(runGraph(interpreted, graph)[0], `${shape}`).toEqual(want);
           expect(runGraph(wasm, graph)[0], `${shape}`).toEqual(want);
+        }
+    });
+
+  /** [outer, count, inner], first: one block and several, whole and not; full and idle lanes; lines and neighbours. */
+  const selections: [number[], number][] = [
+    [[9, 100, 1], 5],
+    [[8, 128, 1], 16],
+    [[5, 130, 1], 17],
+    [[2, 70, 7], 1],
+    [[1, 300, 4], 40],
+    [[3, 33, 2], 33],
+  ];
+  for (const dtype of ["f32", "i32", "u8"] as const)
+    test(`${dtype}: the first few, as all would begin`, () => {
+      for (const [n, [shape, first]] of selections.entries())
+        for (const descending of [false, true]) {
+          const attrs = { axis: 1, descending, first };
+          const graph = graphOf(dtype, shape, pick(n), (x) => node("argsort", [x], attrs));
+          const whole = { ...graph, outputs: [g.argsort(graph.inputs[0], 1, descending)] };
+          const want = [...runGraph(reference, whole)[0]].filter(
+            (_, i) => Math.floor(i / shape[2]) % shape[1] < first,
+          );
+          for (const backend of [reference, interpreted, wasm])
+            expect([...runGraph(backend, graph)[0]], `${shape} ${backend.name}`).toEqual(want);
         }
     });
 

@@ -176,7 +176,7 @@ describe("matmul", () => {
       "matmul matmul(buf0: read f32[50], buf1: read f32[40], buf2: read f32[8], buf3: write f32[80])
       parallel task < 1 {
         local packedB: f32[56]
-        for mmK < 5 {
+        for mmK < 5 unroll 5 {
           vector mmL < 8 unroll 2 {
             packedB[8*mmK + mmL] = buf1[mmK + 5*mmL]
           }

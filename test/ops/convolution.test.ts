@@ -106,6 +106,68 @@ onEachDevice("convolution and pooling", () => {
     );
   });
 
+  test.each([
+    ["edges and an interior, ragged", { N: 1, C: 8, H: 24, W: 27, O: 3 }, { padding: 1 }],
+    ["no interior, K in blocks", { N: 1, C: 460, H: 1, W: 2, O: 2 }, { padding: 1 }],
+    ["a step of 2 past the end", { N: 2, C: 7, H: 20, W: 18, O: 5 }, { padding: 1, stride: 2 }],
+    ["gaps", { N: 1, C: 9, H: 19, W: 23, O: 4 }, { padding: 2, dilation: 2 }],
+    ["a group per channel", { N: 1, C: 10, H: 21, W: 20, O: 10 }, { padding: 1, groups: 10 }],
+  ] as const)("an input that is laid out with its padding: %s", async (_, size, given) => {
+    const { N, C, H, W, O } = size;
+    const options = { stride: 1, dilation: 1, groups: 1, ...given };
+    const x = h.randn([N, C, H, W]);
+    const w = h.randn([O, C / options.groups, 3, 3]);
+    const y = h.conv2d(x.mul(2), w, null, options);
+    const data = (await x.data()).map((v) => 2 * v) as Float32Array;
+    const want = naive(data, (await w.data()) as Float32Array, [N, C, H, W], [O, 3, 3], options);
+    expect(y.shape).toEqual(want.shape);
+    const got = await y.data();
+    // Each sum has this many terms, of about 2 each: rounding grows with them at most.
+    const tolerance = 2 ** -24 * 40 * (9 * C) ** 1.5;
+    want.data.forEach((v, i) => {
+      expect(Math.abs(got[i] - v)).toBeLessThan(tolerance);
+    });
+  });
+
+  test("convTranspose is the transpose of conv, and its gradients those of a bilinear map", async () => {
+    await fc.assert(
+      fc.asyncProperty(
+        problem,
+        fc.integer({ min: 0, max: 2 }),
+        async ({ N, perGroup, outPerGroup, groups, H, W, KH, KW, ...options }, more) => {
+          const { stride, dilation, padding } = options;
+          const outputPadding = Math.min(more, Math.max(stride, dilation) - 1);
+          const u = h.randn([N, outPerGroup * groups, H - 3, W - 3]);
+          const w = h.randn([outPerGroup * groups, perGroup, KH, KW]);
+          const size = (d: number, k: number) =>
+            (d - 1) * stride + dilation * (k - 1) + 1 + outputPadding - 2 * padding;
+          fc.pre(size(H - 3, KH) > 0 && size(W - 3, KW) > 0);
+          const all = { ...options, groups, outputPadding };
+          const convT = (a: h.Tensor, b: h.Tensor) => h.convTranspose2d(a, b, null, all);
+          const x = h.randn(convT(u, w).shape);
+          expect(x.shape.slice(2)).toEqual([size(H - 3, KH), size(W - 3, KW)]);
+          const inner = (a: h.Tensor, b: h.Tensor) => convT(a, b).mul(x).sum();
+          const value = Number(await inner(u, w).item());
+          const tolerance = 1e-3 * (1 + Math.abs(value) + Math.sqrt(x.numel * KH * KW));
+          const close = async (t: h.Tensor) =>
+            expect(Math.abs(Number(await t.sum().item()) - value)).toBeLessThan(tolerance);
+          const [du, dw] = h.grad(inner, { argnums: [0, 1] })(u, w);
+          await close(du.mul(u));
+          await close(dw.mul(w));
+          // The windows of x are those of u, and perhaps some that outputPadding has made room for.
+          const y = h.conv2d(x, w, null, { ...options, groups });
+          await close(
+            y
+              .narrow(2, 0, H - 3)
+              .narrow(3, 0, W - 3)
+              .mul(u),
+          );
+        },
+      ),
+      numRuns(8),
+    );
+  });
+
   test("convTranspose2d undoes the shape of conv2d and is its transpose", async () => {
     const options = { stride: 2, padding: 1 };
     const [x, w] = [h.randn([1, 3, 7, 9]), h.randn([4, 3, 3, 3])];
@@ -115,6 +177,47 @@ onEachDevice("convolution and pooling", () => {
     expect(back.shape).toEqual(x.shape);
     const left = Number(await y.mul(u).sum().item());
     expect(Number(await back.mul(x).sum().item())).toBeCloseTo(left, 2);
+  });
+
+  test.each([
+    { K: 3, stride: 1, dilation: 1 },
+    { K: 3, stride: 2, dilation: 1 },
+    { K: 4, stride: 2, dilation: 1 },
+    { K: 5, stride: 3, dilation: 1 },
+    { K: 2, stride: 4, dilation: 1 },
+    { K: 3, stride: 2, dilation: 3 },
+  ])("an infinity reaches what it is a part of, and nothing else: %o", async (given) => {
+    const { K, stride, dilation } = given;
+    const values = [Number.POSITIVE_INFINITY, 1, 2];
+    const weight = [1, 2, 3, 4, 5].slice(0, K);
+    const want = new Array<number>(2 * stride + dilation * (K - 1) + 1).fill(0);
+    values.forEach((v, i) => {
+      for (const [k, w] of weight.entries()) want[i * stride + k * dilation] += v * w;
+    });
+    const [x, w] = [h.tensor([[values]]), h.tensor([[weight]])];
+    const options = { stride, dilation };
+    expect(await h.convTranspose1d(x, w, null, options).tolist()).toEqual([[want]]);
+    const [, pull] = h.vjp(
+      (t: h.Tensor) => h.conv1d(t, w, null, options),
+      h.zeros([1, 1, want.length]),
+    );
+    expect(await pull(x)[0].tolist()).toEqual([[want]]);
+  });
+
+  test("an axis of nothing", async () => {
+    const w = h.randn([2, 1, 3], { requiresGrad: true });
+    const x = h.zeros([1, 1, 0], { requiresGrad: true });
+    const y = h.conv1d(x, w, null, { padding: 2 });
+    expect(await y.tolist()).toEqual([
+      [
+        [0, 0],
+        [0, 0],
+      ],
+    ]);
+    y.sum().backward();
+    expect(x.grad!.shape).toEqual([1, 1, 0]);
+    expect(await w.grad!.abs().sum().item()).toBe(0);
+    expect(() => h.convTranspose1d(h.zeros([1, 2, 0]), w)).toThrow(/of 1 or more, got f32\[1, 2, 0\]/);
   });
 
   test("errors name what does not fit", () => {
@@ -160,4 +263,27 @@ test("a convolution with bias and relu is one kernel that reads windows in place
   expect(kernels.map((k) => k.kind)).toEqual(["conv"]);
   // The windows would be nine times the image.
   expect(kernels[0].bytes).toBe(4 * (2 * 3 * 64 + 4 * 27 + 4 + 2 * 4 * 64));
+});
+
+test("a large input is laid out with its padding once, by the kernel that computes it", async () => {
+  await h.init({ device: "wasm" });
+  const x = h.randn([2, 8, 16, 16]);
+  const w = h.randn([4, 8, 3, 3]);
+  const f = h.compile((t: h.Tensor) => h.conv2d(t.mul(2).relu(), w, null, { padding: 1 }).relu());
+  const { kernels } = await h.explain(f, x);
+  expect(kernels.map((k) => k.kind)).toEqual(["map", "conv"]);
+});
+
+test("a transposed convolution multiplies no zeros between the elements", async () => {
+  await h.init({ device: "wasm" });
+  for (const K of [2, 3, 4, 5]) {
+    const [x, w] = [h.randn([1, 8, 16, 16]), h.randn([8, 8, K, K])];
+    const f = h.compile((t: h.Tensor) => h.convTranspose2d(t, w, null, { stride: 2 }));
+    const products = h.explain(f, x).kernels.filter((k) => k.kind === "conv");
+    const flops = products.reduce((sum, k) => sum + k.flops, 0);
+    // Every element times every tap, and what is beyond the edges for windows of two or three elements.
+    const least = 2 * 64 * 16 ** 2 * K ** 2;
+    expect(flops).toBeGreaterThanOrEqual(least);
+    expect(flops).toBeLessThan(1.35 * least);
+  }
 });

@@ -65,6 +65,7 @@ onEachDevice("profile", (device) => {
     expect(report.flops).toBeGreaterThan(2 * 8 * 16 * 8);
     expect(report.runs).toBe(3);
     expect(report.hostMilliseconds).toBeLessThanOrEqual(report.milliseconds);
+    expect(report.hostMilliseconds).toBeGreaterThan(0);
     expect(report.kernels.every((k) => k.device === device && k.roofline === null)).toBe(true);
   });
 

@@ -2,7 +2,13 @@ import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import { bytesOf } from "../../core/dtype.ts";
 import { topological } from "../../core/graph/walk.ts";
-import { alignment, type Lifetime, planBuffers, planMemory } from "../../core/schedule/memory.ts";
+import {
+  alignment,
+  hostValues,
+  type Lifetime,
+  planBuffers,
+  planMemory,
+} from "../../core/schedule/memory.ts";
 import { type Plan, schedule } from "../../core/schedule/schedule.ts";
 import { randomGraph } from "../support/graphs.ts";
 
@@ -36,6 +42,42 @@ describe("planMemory", () => {
   });
 });
 
+describe("hostValues", () => {
+  test("whoever uses a host fits, is gone before it is written, and is alone", () => {
+    const host = fc.record({ bytes: fc.nat(5000), first: fc.nat(60) });
+    fc.assert(
+      fc.property(
+        fc.array(lifetime, { maxLength: 40 }),
+        fc.array(host, { maxLength: 8 }),
+        (values, hosts) => {
+          const found = hostValues(values, hosts);
+          expect(found).toHaveLength(values.length);
+          found.forEach((h, i) => {
+            if (h === undefined) return;
+            expect(values[i].bytes).toBeLessThanOrEqual(hosts[h].bytes);
+            expect(values[i].last).toBeLessThan(hosts[h].first);
+            for (let j = 0; j < i; j++)
+              if (found[j] === h)
+                expect(values[i].last < values[j].first || values[j].last < values[i].first).toBe(
+                  true,
+                );
+          });
+        },
+      ),
+    );
+  });
+
+  test("the smallest host that fits, the largest value first", () => {
+    const value = (bytes: number) => ({ bytes, first: 0, last: 3 });
+    const hosts = [
+      { bytes: 1000, first: 4 },
+      { bytes: 100, first: 4 },
+      { bytes: 100, first: 3 },
+    ];
+    expect(hostValues([value(90), value(900), value(95)], hosts)).toEqual([undefined, 0, 1]);
+  });
+});
+
 describe("planBuffers", () => {
   test("no two live values share a buffer, and each fits into its own", () => {
     fc.assert(
@@ -66,19 +108,25 @@ describe("planBuffers", () => {
   });
 });
 
-/** Which steps write and read each scratch value of a plan. */
-function lives(plan: Plan): { offset: number; bytes: number; first: number; last: number }[] {
-  const found = new Map<object, { offset: number; bytes: number; first: number; last: number }>();
+/** Which steps write and read each value between kernels, and where it lies; results live to the end. */
+function lives(
+  plan: Plan,
+): { at: string; offset: number; bytes: number; first: number; last: number }[] {
+  const found = new Map<object, ReturnType<typeof lives>[number]>();
+  const results = new Set<object>(plan.outputs.map(({ node }) => node));
   plan.steps.forEach((step, i) => {
     for (const n of step.group.stores.keys()) {
       const place = plan.places.get(n)!;
-      if (place.k === "scratch")
-        found.set(n, { offset: place.offset, bytes: bytesOf(n), first: i, last: i });
+      if (place.k === "slot") continue;
+      const at = place.k === "output" ? `output ${place.output}` : "scratch";
+      const offset = place.k === "output" ? 0 : place.offset;
+      const last = results.has(n) ? plan.steps.length : i;
+      found.set(n, { at, offset, bytes: bytesOf(n), first: i, last });
     }
     const reads = step.k === "group" ? step.reads : step.region.src;
     for (const n of reads) {
       const life = found.get(n);
-      if (life) life.last = i;
+      if (life) life.last = Math.max(life.last, i);
     }
   });
   return [...found.values()];
@@ -100,7 +148,8 @@ describe("plans of random graphs", () => {
         for (let j = 0; j < i; j++) {
           const [a, b] = [all[i], all[j]];
           const apart = a.last < b.first || b.last < a.first;
-          const beside = a.offset + a.bytes <= b.offset || b.offset + b.bytes <= a.offset;
+          const beside =
+            a.at !== b.at || a.offset + a.bytes <= b.offset || b.offset + b.bytes <= a.offset;
           expect(apart || beside, `seed ${seed}`).toBe(true);
         }
       expect(plan.outputs.length).toBe(outputs.length);

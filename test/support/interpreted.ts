@@ -26,6 +26,7 @@ import { lowerGroup } from "../../core/kernel/templates.ts";
 import type { Group } from "../../core/schedule/group.ts";
 import { type Place, type Plan, type Step, schedule } from "../../core/schedule/schedule.ts";
 import { type Claims, claimsNothing } from "../../core/schedule/simplify.ts";
+import { asIs, type Rewrite } from "../../core/schedule/split.ts";
 import { numel } from "../../core/shape.ts";
 
 interface Bytes extends Storage {
@@ -60,14 +61,16 @@ export class InterpretedBackend implements Backend {
   readonly name = "wasm";
   private readonly lower: Lower;
   private readonly claims: Claims;
+  private readonly own: Rewrite;
 
-  constructor(lower: Lower = forCpu, claims: Claims = claimsNothing) {
+  constructor(lower: Lower = forCpu, claims: Claims = claimsNothing, own: Rewrite = asIs) {
     this.lower = lower;
     this.claims = claims;
+    this.own = own;
   }
 
   prepare(graph: CanonicalGraph): Executable {
-    const plan = schedule(graph.inputs, graph.outputs, this.claims);
+    const plan = schedule(graph.inputs, graph.outputs, this.claims, this.own);
     return {
       kernels: [],
       scratchBytes: plan.scratchBytes,
@@ -160,15 +163,14 @@ function runPlan(run: Run): void {
         ? outputs[place.output]
         : scratch.subarray(place.offset);
   // One storage under two names is one array: so the interpreter knows.
-  const arrays = new Map<Uint8Array, StoredArray>();
+  const arrays = new Map<Uint8Array, { readonly dtype: DType; readonly made: StoredArray }>();
   const array = (n: Node): StoredArray => {
     const bytes = at(plan.places.get(n)!);
     const size = numel(n.shape);
     const known = arrays.get(bytes);
-    if (known && known.length === size && known.BYTES_PER_ELEMENT === dtypes[n.dtype].bytes)
-      return known;
+    if (known?.dtype === n.dtype && known.made.length === size) return known.made;
     const made = view(n.dtype, bytes, 0, size);
-    arrays.set(bytes, made);
+    arrays.set(bytes, { dtype: n.dtype, made });
     return made;
   };
 

@@ -243,22 +243,6 @@ describe("a process", () => {
   });
 });
 
-test("HINODE_REVECTORIZE=1 changes no bit", async () => {
-  // At once by the optimising compiler (--no-liftoff), which is the one that the flag is for.
-  const script = `
-    import { init, manualSeed, rand } from "hinode";
-    await init({ device: "wasm", threads: 1 });
-    manualSeed(1);
-    const [x, w] = [rand([65, 70]), rand([70, 150])];
-    const results = [x.matmul(w), x.pow(1.7), x.fmod(0.3), x.softmax(-1), x.sub(0.5).gelu().sum(0), x.half().exp()];
-    for (const r of results) console.log(JSON.stringify(await r.float().tolist()));`;
-  const [narrow, wide] = await Promise.all(
-    ["", "1"].map((HINODE_REVECTORIZE) => run(script, { HINODE_REVECTORIZE })),
-  );
-  expect(wide).toEqual(narrow);
-  expect(narrow).toMatchObject({ code: 0, output: expect.stringMatching(/^\[\[\d/) });
-});
-
 test.each([
   [undefined, undefined, availableParallelism()],
   [undefined, "3", 3],

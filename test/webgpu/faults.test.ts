@@ -119,7 +119,7 @@ describe("errors of WebGPU", () => {
     const y = x.add(1);
     await realize(y);
     // Behind the library's back.
-    const { storage } = [...device.pool.live].at(-1)!;
+    const { storage } = [...device.pool.live.values()].at(-1)!;
     (storage as unknown as { block: { buffer: GPUBuffer } }).block.buffer.destroy();
     const bad = y.mul(2);
     const made = realize(bad);

@@ -37,6 +37,8 @@ export interface ArenaOptions {
 }
 
 const GiB = 2 ** 30;
+/** The most bytes of a memory: what addresses reach, and with 64 bits V8's limit. */
+export const maxBytes = { 32: 4 * GiB, 64: 16 * GiB } as const;
 
 /** Powers of two above the granule, times listsPerPower: sizes of one list differ by at most an eighth. */
 function listOf(size: number): number {
@@ -62,7 +64,7 @@ export class Arena {
 
   constructor(options: ArenaOptions) {
     this.address = options.address;
-    const limit = options.address === 64 ? 16 * GiB : 4 * GiB;
+    const limit = maxBytes[options.address];
     const asked = Math.min(limit, options.maximum ?? limit);
     this.maximum = Math.max(page, asked - (asked % page));
     this.budget = Math.min(options.budget ?? this.maximum, this.maximum);
@@ -175,7 +177,12 @@ export class Arena {
     const mebi = (n: number) => `${(n / 2 ** 20).toFixed(1)} MiB`;
     const limits = `at most ${mebi(this.budget)}`;
     const got = `${mebi(this.used)} live and ${mebi(size)} more (${mebi(this.bytes)} reserved)`;
-    throw new OutOfMemoryError(describe("allocate", limits, got), { cause });
+    const hint = cause
+      ? "the system gives no more"
+      : this.budget === maxBytes[32] && this.address === 32
+        ? "init({ address: 64 }) takes up to 16 GiB"
+        : undefined;
+    throw new OutOfMemoryError(describe("allocate", limits, got, hint), { cause });
   }
 
   /** New memory at the end. */

@@ -8,7 +8,9 @@
 import { KernelError } from "../../errors.ts";
 import { type Opcode, plain, simd } from "./emit-opcodes.ts";
 
-export type Type = "i32" | "i64" | "f32" | "f64" | "v128";
+/** What parameters and results may be; for vectors see emit-call.ts. */
+export type Scalar = "i32" | "i64" | "f32" | "f64";
+export type Type = Scalar | "v128";
 
 const typeBytes: Readonly<Record<Type, number>> = {
   i32: 0x7f,
@@ -164,8 +166,8 @@ export class Code {
 }
 
 export interface FunctionSource {
-  readonly params: readonly Type[];
-  readonly results: readonly Type[];
+  readonly params: readonly Scalar[];
+  readonly results: readonly Scalar[];
   readonly locals: readonly Type[];
   /** Without the final `end`. */
   readonly body: Code;

@@ -4,28 +4,32 @@
  */
 
 import { bytesOf, type DType, dtypes, fromStored, type TypedArray, toStored } from "../../dtype.ts";
-import { OutOfMemoryError } from "../../errors.ts";
+import { ArgumentError, describe, OutOfMemoryError } from "../../errors.ts";
 import { exactJson } from "../../graph/node.ts";
 import type { Storage } from "../../graph/primitives.ts";
 import { attentionOnCpu } from "../../kernel/attention.ts";
 import type { Kernel } from "../../kernel/ir.ts";
+import { footprint } from "../../schedule/footprint.ts";
 import { schedule } from "../../schedule/schedule.ts";
-import type { Claims } from "../../schedule/simplify.ts";
+import { forCpu } from "../../schedule/select.ts";
+import { type Claims, claimsNothing } from "../../schedule/simplify.ts";
 import type { Backend, CanonicalGraph, Executable } from "../backend.ts";
 import { cpuRun, type KernelTime, observer } from "../observe.ts";
-import { Arena } from "./arena.ts";
-import { threadCount, widenRegisters } from "./engine.ts";
-import { type BoundKernel, detectRelaxed, instantiate } from "./module.ts";
+import { Arena, maxBytes } from "./arena.ts";
+import { threadCount } from "./engine.ts";
+import { type BoundKernel, detectRelaxed, gainsWidth, instantiate, wideTarget } from "./module.ts";
 import { type Host, Program } from "./program.ts";
 import { Threads } from "./threads.ts";
 
 export interface WasmOptions {
   /** Most bytes that storages, plans and scratch may take together. */
   readonly budget?: number;
-  /** Width of addresses. 64 serves budgets above 4 GiB. */
+  /** Width of addresses: 32 unless given, 64 for budgets above 4 GiB: up to 16 GiB, and products take 2 to 3 times as long. */
   readonly address?: 32 | 64;
   /** The regions that kernels of their own compute (default: where they are faster). */
   readonly claims?: Claims;
+  /** false: every primitive is a kernel of its own, to see what fusing saves. */
+  readonly fused?: boolean;
   /** Fused multiply-add where the engine has relaxed SIMD (default: if it has). */
   readonly relaxed?: boolean;
   /** Threads to compute on, with the caller's own (default: HINODE_THREADS, else all that the machine has). */
@@ -36,8 +40,8 @@ export interface WasmOptions {
   readonly patience?: number;
 }
 
-/** Waking a thread takes up to 60 µs. */
-const defaultGrain = 60_000;
+/** A thread that looks for work takes it in 0.3 µs, one that sleeps in 60; its part of the data comes out of the other cache. */
+const defaultGrain = 20_000;
 
 /** Memory that all programs share, as large as the most demanding one so far. */
 interface Block {
@@ -59,11 +63,13 @@ export class WasmBackend implements Backend, Host {
   private readonly address: 32 | 64;
   private readonly relaxed: boolean;
   private readonly claims: Claims;
+  private readonly fused: boolean;
   private readonly kernels = new Map<string, BoundKernel>();
   private readonly scratch: Block = { address: 0, bytes: 0 };
   private readonly localsBlock: Block = { address: 0, bytes: 0 };
   readonly threads: Threads | null;
   readonly grain: number;
+  readonly target = { wide: wideTarget() };
   locals = { address: 0, stride: 0, threads: 1 };
   /** Argument blocks of programs that were collected. */
   private readonly retired = new FinalizationRegistry<readonly number[]>((blocks) => {
@@ -73,9 +79,14 @@ export class WasmBackend implements Backend, Host {
   private view = { bytes: new Uint8Array(0), words: new Uint32Array(0) };
 
   constructor(options: WasmOptions = {}) {
-    this.address = options.address ?? 32;
-    this.claims = options.claims ?? attentionOnCpu;
-    widenRegisters();
+    const { budget = 0 } = options;
+    this.address = options.address ?? (budget > maxBytes[32] ? 64 : 32);
+    if (budget > maxBytes[this.address])
+      throw new ArgumentError(
+        describe("init", `a budget of at most ${maxBytes[this.address]} bytes with addresses of ${this.address} bits`, `${budget}`), // biome-ignore format: one line
+      );
+    this.fused = options.fused ?? true;
+    this.claims = options.claims ?? (this.fused ? attentionOnCpu : claimsNothing);
     this.relaxed = options.relaxed ?? detectRelaxed();
     this.grain = options.grain ?? defaultGrain;
     const count = threadCount(options.threads);
@@ -99,7 +110,9 @@ export class WasmBackend implements Backend, Host {
   }
 
   prepare(graph: CanonicalGraph): Executable {
-    const plan = schedule(graph.inputs, graph.outputs, this.claims);
+    const { fused } = this;
+    const own = fused ? forCpu : undefined;
+    const plan = schedule(graph.inputs, graph.outputs, this.claims, own, { fused });
     this.reserved = [];
     let program: Program;
     try {
@@ -112,6 +125,7 @@ export class WasmBackend implements Backend, Host {
     const executable: Executable = {
       kernels: program.reports,
       scratchBytes: plan.scratchBytes,
+      footprint: () => footprint(plan, plan.scratchBytes, program.overwrites),
       run: (inputs, words, donate) => {
         this.grow(this.scratch, plan.scratchBytes);
         this.growLocals(program.localsBytes);
@@ -127,11 +141,14 @@ export class WasmBackend implements Backend, Host {
           const [from, to] = [addresses(inputs), addresses(outputs)];
           const times: KernelTime[] | null = observer ? [] : null;
           const start = times ? performance.now() : 0;
+          if (program.shares) this.threads!.begin();
           program.run(from, to, this.scratch.address, words, times);
           if (times) observer!.run(cpuRun(this.name, start, times));
         } catch (error) {
           for (const s of outputs) if (!inputs.includes(s)) this.free(s);
           throw error;
+        } finally {
+          if (program.shares) this.threads!.end();
         }
         return outputs;
       },
@@ -172,7 +189,10 @@ export class WasmBackend implements Backend, Host {
   // --- Host ---
 
   compile(kernels: readonly Kernel[]): BoundKernel[] {
-    const keys = kernels.map((k) => exactJson({ ...k, name: "", flops: 0 }));
+    const { wide } = this.target;
+    const keys = kernels.map((k) => {
+      return `${wide && gainsWidth(k)} ${exactJson({ ...k, name: "", flops: 0 })}`;
+    });
     const fresh = new Map<string, Kernel>();
     keys.forEach((key, i) => {
       if (!this.kernels.has(key)) fresh.set(key, kernels[i]);
@@ -182,6 +202,7 @@ export class WasmBackend implements Backend, Host {
       const made = instantiate([...fresh.values()], memory, {
         address: this.address,
         relaxed: this.relaxed,
+        wide,
       });
       let i = 0;
       for (const key of fresh.keys()) this.kernels.set(key, made[i++]);

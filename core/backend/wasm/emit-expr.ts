@@ -3,7 +3,7 @@
  * stack code. A node used more than once is computed once and kept in a local, so the formulas in math*.ts read like
  * mathematics. What is worth caching across statements is decided elsewhere (emit-scope.ts): a DAG lives for one batch.
  */
-import { Code, type Type } from "./assembler.ts";
+import { Code, type Scalar, type Type } from "./assembler.ts";
 import type { Opcode } from "./emit-opcodes.ts";
 
 type Emit = (fn: Fn, args: readonly Expr[]) => void;
@@ -102,7 +102,7 @@ export const lanes32 = (...lanes: number[]): number[] =>
 
 /** A function under construction: where code goes, and its locals. */
 export class Fn {
-  readonly params: readonly Type[];
+  readonly params: readonly Scalar[];
   readonly locals: Type[] = [];
   /** Where code goes now; loops redirect it. */
   code = new Code();
@@ -115,7 +115,7 @@ export class Fn {
   private readonly keepsConstants: boolean;
 
   /** `keepsConstants`: false for helpers, which have no loop to keep them for. */
-  constructor(params: readonly Type[], keepsConstants = true) {
+  constructor(params: readonly Scalar[], keepsConstants = true) {
     this.params = params;
     this.keepsConstants = keepsConstants;
   }

@@ -13,7 +13,7 @@ type EmitBody = (body: readonly Stmt[]) => void;
 
 /**
  * Copies of a vector loop's body when the kernel gives no hint: short bodies gain most, long ones fill registers. Where a
- * function is called there is one: the call is most of the time, and V8's revectorizer (engine.ts) fails at two side by side.
+ * function is called there is one: the call is most of the time.
  */
 function copiesFor({ body, unroll }: Loop): number {
   let cost = 0;

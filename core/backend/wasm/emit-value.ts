@@ -5,8 +5,9 @@
  */
 import { type DType, isFloat, isHalf, roundTo } from "../../dtype.ts";
 import type { Value, ValueOp } from "../../kernel/ir.ts";
+import { callVector } from "./emit-call.ts";
 import type { Context } from "./emit-context.ts";
-import { apply, call, type Expr, f32x4, i32, i32x4, lane } from "./emit-expr.ts";
+import { apply, type Expr, f32x4, i32, i32x4, lane } from "./emit-expr.ts";
 import { type Access, condMask, indexVector, loadAt, wrap } from "./emit-memory.ts";
 import type { Opcode } from "./emit-opcodes.ts";
 import { erf, exp, log, tanh } from "./math.ts";
@@ -171,7 +172,7 @@ function operation(ctx: Context, v: ValueOf<"op">, u: number): Expr {
       return wrap(from, integerDivide(x, y, from === "u32"));
     case "rem":
       if (from !== "f32") return integerRemainder(x, y, from === "u32");
-      return call("v128", target.helper("fmod"), x, y);
+      return callVector(target.helper("fmod"), x, y);
   }
   if (isFloat(from)) {
     switch (v.op) {
@@ -202,7 +203,7 @@ function operation(ctx: Context, v: ValueOf<"op">, u: number): Expr {
 /** x² is common enough, and exact, to be spared the general function. */
 function power(ctx: Context, exponent: Value, x: Expr, y: Expr): Expr {
   if (exponent.k === "const" && exponent.value === 2) return mul(x, x);
-  return call("v128", ctx.target.helper("pow"), x, y);
+  return callVector(ctx.target.helper("pow"), x, y);
 }
 
 /**

@@ -150,7 +150,9 @@ class KernelEmitter {
     const stored = (value: Expr) => (s.k === "storeAdd" ? value : storable(access.dtype, value));
     const values = copiesOf(ctx).map((u) => stored(valueAt(ctx, s.value, u)));
     ctx.fn.expect(...values);
-    values.forEach((value, u) => {
+    // No load may stand between two stores that are to become one of 256 bits (engine.ts): values first.
+    const all = ctx.copies > 1 && s.k !== "storeAdd" ? values.map((v) => ctx.fn.settle(v)) : values;
+    all.forEach((value, u) => {
       if (s.k === "storeAdd") storeAddAt(ctx, access, value, u);
       else storeAt(ctx, access, value, u);
     });

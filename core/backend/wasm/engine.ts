@@ -31,10 +31,12 @@ export function threadCount(asked?: number): number {
       ),
     );
   if (!canShare()) return 1;
-  const cores =
-    builtin("node:os")?.availableParallelism() ?? globalThis.navigator?.hardwareConcurrency ?? 1;
-  return wanted ?? Math.min(maxThreads, cores);
+  return wanted ?? Math.min(maxThreads, coreCount());
 }
+
+/** Threads that the machine runs at once. */
+export const coreCount = (): number =>
+  builtin("node:os")?.availableParallelism() ?? globalThis.navigator?.hardwareConcurrency ?? 1;
 
 /** Pages have shared memory only if they are cross-origin isolated. */
 function canShare(): boolean {
@@ -73,16 +75,44 @@ export function startWorker(source: string, events: WorkerEvents): WorkerHandle 
   return { post: (m) => worker.postMessage(m), terminate: () => worker.terminate() };
 }
 
-let widened = false;
+/**
+ * V8 can compute two neighbouring v128 operations as one of 256 bits ("revectorize", an experiment of V8's), which doubles the
+ * speed of products and changes no bit of a result. Only in versions that were tried (November 2026): all instructions that
+ * the emitter may write, in pairs and in every position, and 5,000 random graphs against the same without. One thing ends
+ * the process, vectors in signatures, and the emitter makes none (emit-call.ts).
+ */
+const knownVersions = /^14\.6\.[\d.]+-node/;
+
+const optimiseWide = "--experimental-wasm-revectorize --wasm-sync-tier-up --wasm-tiering-budget=1";
+/** The defaults of these versions. */
+const asUsual =
+  "--no-experimental-wasm-revectorize --no-wasm-sync-tier-up --wasm-tiering-budget=13000000";
 
 /**
- * With HINODE_REVECTORIZE=1: V8 computes two neighbouring v128 operations as one of 256 bits, which speeds products up and
- * changes no bit of a result. It must be asked for before the first module is compiled. Not the default: the flag is an
- * experiment of V8's, it holds for every module of the process, and in 14.6 a valid module may end the process (neighbouring
- * stores of two calls' results do; emit-loop.ts makes none). Engines that do not know the flag say so on the terminal.
+ * Whether registers of 256 bits can be had: not if HINODE_REVECTORIZE=0 says no, or the user has set flags that concern
+ * WebAssembly (they would be lost), and not in other engines and versions, on other processors, or without fused multiply-add.
  */
-export function widenRegisters(): void {
-  if (widened || globalThis.process?.env?.HINODE_REVECTORIZE !== "1") return;
-  widened = true;
-  builtin("node:v8")?.setFlagsFromString("--experimental-wasm-revectorize");
+export function registersCanWiden(): boolean {
+  const { process } = globalThis;
+  const off = process?.env?.HINODE_REVECTORIZE === "0";
+  if (off || process?.arch !== "x64" || !builtin("node:v8")) return false;
+  const flags = `${process.execArgv} ${process.env.NODE_OPTIONS ?? ""}`;
+  if (/--(?!trace)[\w-]*(wasm|liftoff|turboshaft)/.test(flags)) return false;
+  return knownVersions.test(process.versions.v8 ?? "");
+}
+
+/**
+ * Runs `compile`, during which functions are optimised, with registers of 256 bits, at their first calls. Flags are the process's,
+ * so they are on for this synchronous moment only. Other modules keep theirs: what V8 compiles for them at another time, and
+ * caches of code, which are tied to the flags. Only what V8 optimises for others in the background meanwhile (a millisecond or
+ * two per kernel) has them too, which ends the process if that has vectors in its signatures: never seen, but it can be.
+ */
+export function withWideRegisters<T>(compile: () => T): T {
+  const v8 = builtin("node:v8")!;
+  v8.setFlagsFromString(optimiseWide);
+  try {
+    return compile();
+  } finally {
+    v8.setFlagsFromString(asUsual);
+  }
 }

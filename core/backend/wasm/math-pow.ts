@@ -3,6 +3,7 @@
  * bits to spare: what remains is the rounding to float32.
  */
 import type { FunctionSource } from "./assembler.ts";
+import { returnVector, vectorParam, vectorParams } from "./emit-call.ts";
 import {
   apply,
   call,
@@ -64,8 +65,8 @@ function exp2(t: Target, p: Expr): Expr {
  * JavaScript's).
  */
 export function makePow(t: Target): FunctionSource {
-  const fn = new Fn(["v128", "v128"], false);
-  const [x, y] = [local("v128", 0), local("v128", 1)];
+  const fn = new Fn(vectorParams(2), false);
+  const [x, y] = [vectorParam(fn, 0), vectorParam(fn, 1)];
   const a = abs(x);
   const eq = (p: Expr, q: Expr) => apply("f32x4.eq", p, q);
   const unordered = (p: Expr) => apply("f32x4.ne", p, p);
@@ -98,15 +99,13 @@ export function makePow(t: Target): FunctionSource {
   );
   const always = or(eq(y, f32x4(0)), eq(x, one));
   const result = choose(always, one, choose(undefinedLanes, f32x4(Number.NaN), signed));
-  fn.expect(result);
-  fn.push(result);
-  return { params: fn.params, results: ["v128"], locals: fn.locals, body: fn.finish() };
+  return returnVector(fn, result);
 }
 
 /** (x, y) → the exact remainder with the sign of x, as C's fmodf. */
 export function makeFmod(t: Target): FunctionSource {
-  const fn = new Fn(["v128", "v128"], false);
-  const [x, y] = [local("v128", 0), local("v128", 1)];
+  const fn = new Fn(vectorParams(2), false);
+  const [x, y] = [vectorParam(fn, 0), vectorParam(fn, 1)];
   const [ax, ay] = [abs(x), abs(y)];
   const promote = (v: Expr) => apply("f64x2.promote_low_f32x4", v);
   // Exact while the quotient has few bits: its product with a float fits into float64.
@@ -141,8 +140,7 @@ export function makeFmod(t: Target): FunctionSource {
     fn.code.end();
   }
   fn.code.end();
-  fn.push(or(rest, and(x, signBit())));
-  return { params: fn.params, results: ["v128"], locals: fn.locals, body: fn.finish() };
+  return returnVector(fn, or(rest, and(x, signBit())));
 }
 
 /** (x, y: f64, both floats ≥ 0 or NaN) → x mod y: takes off 26 bits of the quotient per round, each exactly. */

@@ -4,6 +4,7 @@
  * Hanek 1983). Both end in the same two float32 polynomials on |r| ≤ π/4.
  */
 import type { FunctionSource } from "./assembler.ts";
+import { callVector, returnVector, vectorParam, vectorParams } from "./emit-call.ts";
 import {
   apply,
   call,
@@ -92,17 +93,17 @@ export function sine(t: Target, x: Expr, quarter: 0 | 1): Expr {
   return opaque("v128", [x, near, apply("v128.any_true", far)], (fn, [value, fast, any]) => {
     fn.push(any);
     fn.code.open("if", "v128");
-    fn.push(call("v128", t.helper("trigLarge"), value, i32(quarter)));
+    fn.push(callVector(t.helper("trigLarge"), value, i32(quarter)));
     fn.code.op("else");
     fn.push(fast);
     fn.code.end();
   });
 }
 
-/** (x: v128, quarter: i32) → v128, for vectors with lanes of any size. */
+/** (x: a vector, quarter: i32) → a vector, for vectors with lanes of any size. */
 export function makeTrigLarge(t: Target): FunctionSource {
-  const fn = new Fn(["v128", "i32"], false);
-  const x = local("v128", 0);
+  const fn = new Fn(vectorParams(1, "i32"), false);
+  const x = vectorParam(fn, 0);
   const r = local("v128", fn.fresh("v128"));
   const n = local("v128", fn.fresh("v128"));
   const set = (target: Expr, value: Expr) => {
@@ -129,10 +130,8 @@ export function makeTrigLarge(t: Target): FunctionSource {
     set(n, lane("i32x4.replace_lane", l, n, quotient));
     fn.code.end();
   }
-  const result = quadrant(t, shifted({ r, n }, apply("i32x4.splat", local("i32", 1))));
-  fn.expect(result);
-  fn.push(result);
-  return { params: fn.params, results: ["v128"], locals: fn.locals, body: fn.finish() };
+  const result = quadrant(t, shifted({ r, n }, apply("i32x4.splat", local("i32", 2))));
+  return returnVector(fn, result);
 }
 
 /** The first 256 bits of 2/π after the point. */

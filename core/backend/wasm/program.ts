@@ -2,8 +2,8 @@
  * @file A plan made executable on WebAssembly: kernels compiled in one module, argument blocks that stay in memory, and
  * lists of the words in them that change from run to run.
  *
- * Scratch addresses are written once (again only if the scratch moves), storages of inputs and outputs and random
- * words at each run. So a replayed step costs a few typed-array stores and one call per kernel.
+ * An address is written when it differs from that of the run before, and random words at each run. So a replayed step costs
+ * little more than one call per kernel.
  */
 import { bytesOf } from "../../dtype.ts";
 import { IndexOutOfRangeError } from "../../errors.ts";
@@ -11,6 +11,7 @@ import type { Node } from "../../graph/node.ts";
 import type { Kernel, Stmt } from "../../kernel/ir.ts";
 import type { Lowered } from "../../kernel/lower.ts";
 import { formatKernel } from "../../kernel/print.ts";
+import type { CpuTarget } from "../../kernel/target.ts";
 import { lowerGroup } from "../../kernel/templates.ts";
 import { carryBytes, type Place, type Plan, type Step } from "../../schedule/schedule.ts";
 import { numel } from "../../shape.ts";
@@ -34,6 +35,7 @@ export interface Host {
   /** Those to share kernels with, and the least nanoseconds of one thread that are worth another one; null: none. */
   readonly threads: Threads | null;
   readonly grain: number;
+  readonly target: CpuTarget;
 }
 
 /** Argument block: locals address, error flag, failing index, then 64-bit buffer addresses, then scalars. */
@@ -50,11 +52,8 @@ interface Call {
   /** The call as several threads do it, if it is worth that. */
   readonly shared: SharedCall | null;
   readonly positions: readonly number[];
-  /** Word index in memory and the place whose address goes there. */
-  readonly slots: readonly { readonly word: number; readonly slot: number }[];
-  readonly outputs: readonly { readonly word: number; readonly output: number }[];
-  readonly scratch: readonly { readonly word: number; readonly offset: number }[];
-  readonly scalars: readonly { readonly word: number; readonly from: number }[];
+  /** The outputs that it writes. */
+  readonly outputs: readonly number[];
   /** What must be there before an update in place, where it is not the same memory. */
   readonly copy: { readonly from: Place; readonly to: Place; readonly bytes: number } | null;
 }
@@ -84,22 +83,34 @@ export class Program {
   /** Which slot's storage output i may take over. */
   readonly overwrites: readonly (number | null)[];
   localsBytes = 0;
+  /** Whether it has kernels that threads share. */
+  shares = false;
   /** The first action that may write over an input. */
   private readonly firstOverwrite: number;
   private readonly host: Host;
   private readonly actions: Action[] = [];
+  /** For each slot and output where in memory its address stands, in words, and what stands there. */
+  private readonly slots: Addressed;
+  private readonly outputs: Addressed;
+  private readonly scratch: { readonly word: number; readonly offset: number }[] = [];
+  private readonly scalars: { readonly word: number; readonly from: number }[] = [];
+  /** Where each thread's argument blocks begin. */
+  private readonly blocks: number[][] = [];
   private scratchBase = -1;
+  private locals: Host["locals"] | null = null;
 
   constructor(plan: Plan, randoms: readonly Node<"random">[], host: Host) {
     this.plan = plan;
     this.host = host;
+    this.slots = new Addressed(plan.inputs.length);
+    this.outputs = new Addressed(plan.outputs.length);
     const producer = new Map<Node, Step>();
     for (const step of plan.steps) for (const n of step.group.stores.keys()) producer.set(n, step);
     const lowered = plan.steps.map((step) => {
       // An empty tensor that a loop reads has a place, but there is nothing to write.
       if (step.k === "loop" || numel(step.group.space) === 0) return null;
       const reads = new Set(step.reads);
-      return lowerGroup(step.group, (n) => reads.has(n));
+      return lowerGroup(step.group, (n) => reads.has(n), host.target);
     });
     const kernels = lowered.filter((l) => l !== null);
     const compiled = host.compile(kernels.map((l) => l.kernel));
@@ -121,7 +132,7 @@ export class Program {
       return lowered[at]?.overwritable(old, first) ? overwrites : null;
     });
     const overwrites = (a: Action): boolean =>
-      a.k === "call" && a.call.outputs.some((o) => this.overwrites[o.output] !== null);
+      a.k === "call" && a.call.outputs.some((o) => this.overwrites[o] !== null);
     const first = this.actions.findIndex(overwrites);
     this.firstOverwrite = first < 0 ? this.actions.length : first;
   }
@@ -136,22 +147,26 @@ export class Program {
     const { kernel, nodes } = lowered;
     this.localsBytes = Math.max(this.localsBytes, compiled.scratchBytes);
     const shared = this.share(lowered, compiled);
+    if (shared) this.shares = true;
     const args = shared?.args ?? this.host.reserve(argumentBytes(lowered));
-    const slots: { word: number; slot: number }[] = [];
-    const outputs: { word: number; output: number }[] = [];
-    const scratch: { word: number; offset: number }[] = [];
-    nodes.forEach((n, i) => {
-      const word = (args + header + 8 * i) / 4;
-      const place = this.plan.places.get(n);
-      if (!place) throw new Error(`wasm: ${n.op} has no place`);
-      if (place.k === "slot") slots.push({ word, slot: place.slot });
-      else if (place.k === "output") outputs.push({ word, output: place.output });
-      else scratch.push({ word, offset: place.offset });
-    });
-    const first = (args + header + 8 * nodes.length) / 4;
-    const scalars = lowered.randoms.flatMap((n, i) =>
-      [0, 1, 2].map((j) => ({ word: first + 3 * i + j, from: 3 * randoms.indexOf(n) + j })),
-    );
+    const outputs: number[] = [];
+    for (let t = 0; t < (shared?.threads ?? 1); t++) {
+      const block = (args + t * (shared?.stride ?? 0)) / 4;
+      (this.blocks[t] ??= []).push(block);
+      let word = block + header / 4;
+      for (const n of nodes) {
+        const place = this.plan.places.get(n);
+        if (!place) throw new Error(`wasm: ${n.op} has no place`);
+        if (place.k === "slot") this.slots.add(place.slot, word);
+        else if (place.k === "output") this.outputs.add(place.output, word);
+        else this.scratch.push({ word, offset: place.offset });
+        if (place.k === "output") outputs.push(place.output);
+        word += 2;
+      }
+      for (const n of lowered.randoms)
+        for (let j = 0; j < 3; j++)
+          this.scalars.push({ word: word++, from: 3 * randoms.indexOf(n) + j });
+    }
     const { extent } = kernel.range;
     // About a quarter of a millisecond of unoptimised code per piece.
     const pieces = Math.max(1, Math.min(extent, 64, Math.round(kernel.flops / 250_000)));
@@ -165,10 +180,7 @@ export class Program {
       pieces,
       shared,
       positions,
-      slots,
       outputs,
-      scratch,
-      scalars,
       copy,
     };
   }
@@ -209,6 +221,7 @@ export class Program {
     const { scan, body: graph } = region.attrs.region;
     const program = new Program(body, [], this.host);
     this.localsBytes = Math.max(this.localsBytes, program.localsBytes);
+    this.shares ||= program.shares;
     this.reports.push(...program.reports);
     const results: (Place | null)[] = graph.results.map(() => null);
     for (const n of step.group.stores.keys())
@@ -237,9 +250,20 @@ export class Program {
   ): void {
     const { host } = this;
     const memory = host.words();
-    const moved = scratch !== this.scratchBase;
+    this.slots.write(memory, slots);
+    this.outputs.write(memory, outputs);
+    if (scratch !== this.scratchBase)
+      for (const s of this.scratch) setAddress(memory, s.word, scratch + s.offset);
+    this.scratchBase = scratch;
+    for (const s of this.scalars) memory[s.word] = words[s.from];
     const { locals } = host;
-    for (const [index, action] of this.actions.entries()) {
+    if (locals !== this.locals)
+      for (const [t, blocks] of this.blocks.entries())
+        if (t < locals.threads)
+          for (const word of blocks) setAddress(memory, word, locals.address + t * locals.stride);
+    this.locals = locals;
+    for (let index = 0; index < this.actions.length; index++) {
+      const action = this.actions[index];
       if (action.k === "loop") {
         try {
           this.runLoop(action.loop, slots, outputs, scratch, times);
@@ -251,12 +275,6 @@ export class Program {
         continue;
       }
       const { call } = action;
-      const { args } = call;
-      if (moved) for (const s of call.scratch) setAddress(memory, s.word, scratch + s.offset);
-      for (const s of call.slots) setAddress(memory, s.word, slots[s.slot]);
-      for (const s of call.outputs) setAddress(memory, s.word, outputs[s.output]);
-      for (const s of call.scalars) memory[s.word] = words[s.from];
-      setAddress(memory, args / 4, locals.address);
       if (call.copy) {
         const { from, to, bytes } = call.copy;
         const source = addressOf(from, slots, outputs, scratch);
@@ -268,7 +286,6 @@ export class Program {
       times?.push({ kernel: call.report, start, end: performance.now() });
       if (failed) this.fail(call, failed, index < this.firstOverwrite);
     }
-    this.scratchBase = scratch;
   }
 
   /** Computes a kernel whose arguments are written; tells of the first index that was out of range. */
@@ -277,15 +294,7 @@ export class Program {
     const { locals, threads } = this.host;
     if (shared) {
       const n = Math.min(threads!.available(shared), locals.threads);
-      if (n > 1) {
-        const words = shared.stride / 4;
-        for (let t = 1; t < n; t++) {
-          const block = args / 4 + t * words;
-          memory.copyWithin(block, args / 4, args / 4 + words);
-          setAddress(memory, block, locals.address + t * locals.stride);
-        }
-        return threads!.run(shared, n, this.host.pointer(args), memory);
-      }
+      if (n > 1) return threads!.run(shared, n, this.host.pointer(args), memory);
     }
     const { run } = call.compiled;
     const block = this.host.pointer(args);
@@ -353,6 +362,31 @@ export class Program {
       for (let i = 0; i < carries; i++) copy(params[i], into[i], i);
     }
     for (let i = 0; i < carries; i++) if (whole[i] !== null) copy(whole[i]!, params[i], i);
+  }
+}
+
+/** Words of memory that hold addresses, by what they are the addresses of. */
+class Addressed {
+  private readonly words: number[][];
+  private readonly known: number[];
+
+  constructor(count: number) {
+    this.words = Array.from({ length: count }, () => []);
+    this.known = new Array<number>(count).fill(-1);
+  }
+
+  add(at: number, word: number): void {
+    this.words[at].push(word);
+  }
+
+  /** Writes the addresses that are not there yet. */
+  write(memory: Uint32Array, addresses: ArrayLike<number>): void {
+    const { known } = this;
+    for (let i = 0; i < known.length; i++) {
+      if (known[i] === addresses[i]) continue;
+      known[i] = addresses[i];
+      for (const word of this.words[i]) setAddress(memory, word, addresses[i]);
+    }
   }
 }
 

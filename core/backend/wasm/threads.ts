@@ -9,7 +9,7 @@
  */
 import { DeviceError, describe } from "../../errors.ts";
 import { assemble, Code, compileModule, type FunctionSource } from "./assembler.ts";
-import { maySleep, startWorker, type WorkerHandle } from "./engine.ts";
+import { coreCount, maySleep, startWorker, type WorkerHandle } from "./engine.ts";
 import { job, lineWords, noPiece, spinMilliseconds, thread, workerSource } from "./worker.ts";
 
 /** Kernels of one module, and the number of the first in the workers' tables once they were sent there. */
@@ -69,6 +69,8 @@ export class Threads {
   private readonly options: ThreadOptions;
   private readonly control: Int32Array;
   private readonly maySleep = maySleep();
+  /** Whether each has a core: else one that looks for work keeps another from it. */
+  private readonly spread: boolean;
   /** Worker t−1 is thread t; null if it could not be made. */
   private readonly workers: (WorkerHandle | null)[] = [];
   private readonly health = { reason: "" };
@@ -83,6 +85,7 @@ export class Threads {
   constructor(options: ThreadOptions) {
     this.options = options;
     this.count = options.count;
+    this.spread = options.count <= coreCount();
     this.control = new Int32Array(new SharedArrayBuffer(4 * lineOf(options.count)));
     this.called = new Uint8Array(options.count);
   }
@@ -168,6 +171,18 @@ export class Threads {
     Atomics.add(control, at + thread.signal, 1);
     if (Atomics.load(control, at + thread.asleep) !== 0)
       Atomics.notify(control, at + thread.signal);
+  }
+
+  /** Around a program's kernels: threads that sleep wake up, and look for work until `end`. */
+  begin(): void {
+    if (!this.spread) return;
+    Atomics.store(this.control, job.expected, 1);
+    for (let t = 1; t < this.count; t++)
+      if (Atomics.load(this.control, lineOf(t) + thread.asleep) !== 0) this.signal(t);
+  }
+
+  end(): void {
+    Atomics.store(this.control, job.expected, 0);
   }
 
   private isReady(t: number, kernel: number): boolean {

@@ -17,7 +17,6 @@ import {
 } from "../../kernel/gpu/lower.ts";
 import type { Choose } from "../../kernel/gpu/matmul-tile.ts";
 import type { GpuTarget } from "../../kernel/gpu/target.ts";
-import type { Kernel } from "../../kernel/ir.ts";
 import { formatKernel } from "../../kernel/print.ts";
 import { mergeBuffers, type Pack, packBuffers } from "../../kernel/rebind.ts";
 import type { Plan, Step } from "../../schedule/schedule.ts";
@@ -194,7 +193,7 @@ export class CodeMaker {
     }
     return {
       stage: { ...stage, kernel },
-      report: report(kernel, stores, stage.shader && wgsl.code),
+      report: report({ ...stage, kernel }, stores, stage.shader && wgsl.code),
       wgsl,
       buffers,
       scalars: this.#scalarBlock(stage),
@@ -229,14 +228,16 @@ export function tooLarge(
 }
 
 function report(
-  kernel: Kernel,
+  { kernel, traffic }: Stage,
   stores: ReadonlyMap<Node, string>,
   code: string | undefined,
 ): KernelReport {
   return {
     name: kernel.name,
     kind: kernel.kind,
-    bytes: kernel.buffers.reduce((sum, { size, dtype }) => sum + size * dtypes[dtype].bytes, 0),
+    bytes:
+      traffic ??
+      kernel.buffers.reduce((sum, { size, dtype }) => sum + size * dtypes[dtype].bytes, 0),
     flops: kernel.flops,
     writes: [...stores].map(([n, reason]) => ({ shape: n.shape, dtype: n.dtype, reason })),
     get source() {

@@ -5,6 +5,7 @@
 import { bytesOf } from "../../dtype.ts";
 import { type HinodeError, IndexOutOfRangeError, OutOfMemoryError } from "../../errors.ts";
 import type { Storage } from "../../graph/primitives.ts";
+import { type Footprint, footprint } from "../../schedule/footprint.ts";
 import type { Executable } from "../backend.ts";
 import { type Observer, observer } from "../observe.ts";
 import type { GpuStorage, WebGpuBackend } from "./backend.ts";
@@ -185,6 +186,11 @@ export class GpuExecutable implements Executable {
     await ended;
     const { calls } = timer;
     by.run({ device: "webgpu", start, submitted, clock: "gpu", calls, ...(await times) });
+  }
+
+  footprint(): Footprint {
+    const { plan, overwrites } = this.#program;
+    return footprint(plan, this.scratchBytes, overwrites);
   }
 
   /** Resolves when the last run has ended; rejects with what went wrong in it. */

@@ -166,6 +166,10 @@ export class TuningExecutable implements Executable {
     return this.#current.scratchBytes;
   }
 
+  footprint() {
+    return this.#current.footprint!();
+  }
+
   get mayFail() {
     return this.#current.mayFail ?? false;
   }

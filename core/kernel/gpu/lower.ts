@@ -30,6 +30,8 @@ export interface Stage {
   readonly kernel: Kernel;
   /** What is bound to each buffer of the kernel. */
   readonly buffers: readonly (Node | Temporary)[];
+  /** Bytes that it reads and writes, where that may be less than all of its buffers. */
+  readonly traffic?: number;
   /** Random leaves: words 3i … 3i+2 of the kernel's scalars. */
   readonly randoms: readonly Node<"random">[];
   /** What runs in place of the kernel's body, which then is empty. */

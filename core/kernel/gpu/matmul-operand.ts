@@ -13,7 +13,7 @@ import {
 } from "../../schedule/symbolic.ts";
 import type { Evaluator } from "../evaluate.ts";
 import { constValue, type Stmt, type Value, widen } from "../ir.ts";
-import type { Operand } from "../matmul.ts";
+import type { Operand } from "../operand.ts";
 import type { Side } from "./matmul-product.ts";
 
 /** Both operands of a dot, halves as f32 if they are to be `widened`. Also registers their buffers with the evaluator. */

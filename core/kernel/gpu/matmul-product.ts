@@ -16,7 +16,7 @@ import {
   simplifyCond,
 } from "../../schedule/symbolic.ts";
 import { type Kernel, type Stmt, serial, type Value } from "../ir.ts";
-import type { Operand } from "../matmul.ts";
+import type { Operand } from "../operand.ts";
 import { lane, lanes, overLanes } from "./lanes.ts";
 
 /** An operand, seen as [batch, x, k] with x = m or n. */

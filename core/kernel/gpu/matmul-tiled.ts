@@ -22,7 +22,7 @@ import {
   num,
 } from "../../schedule/symbolic.ts";
 import { constValue, op, type Stmt, serial, type Value } from "../ir.ts";
-import type { Operand } from "../matmul.ts";
+import type { Operand } from "../operand.ts";
 import { lane, lanes, overLanes } from "./lanes.ts";
 import {
   copies,

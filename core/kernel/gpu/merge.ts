@@ -23,7 +23,7 @@ import {
 } from "../../schedule/symbolic.ts";
 import { Evaluator } from "../evaluate.ts";
 import { type KernelKind, type Stmt, serial, type Value, variable } from "../ir.ts";
-import type { Operand } from "../matmul.ts";
+import type { Operand } from "../operand.ts";
 import { int, lastKey } from "../sort-keys.ts";
 import { bool, indexValue, rank, type Scratch } from "./lines.ts";
 import type { Stage } from "./lower.ts";

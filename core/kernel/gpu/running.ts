@@ -21,7 +21,7 @@ import {
 } from "../../schedule/symbolic.ts";
 import { Evaluator } from "../evaluate.ts";
 import { narrow, op, type Stmt, serial, type Value, variable, wideType } from "../ir.ts";
-import type { Operand } from "../matmul.ts";
+import type { Operand } from "../operand.ts";
 import { operation } from "../running.ts";
 import { operand } from "../templates.ts";
 import { type NumberedLines, numberedLines, Scratch } from "./lines.ts";

@@ -5,7 +5,7 @@ import { type Cond, type Index, isub, num } from "../../schedule/symbolic.ts";
 import { numel } from "../../shape.ts";
 import type { Evaluator } from "../evaluate.ts";
 import type { Kernel, Stmt } from "../ir.ts";
-import { kernelOf, nestKind } from "../lower.ts";
+import { kernelOf, nestKind, trafficOf } from "../lower.ts";
 import type { GpuLowered, Stage, Temporary } from "./lower.ts";
 import type { GpuTarget } from "./target.ts";
 
@@ -31,7 +31,7 @@ export function stageOf(
     flops: ev.flopsPerElement * numel(group.space),
   });
   const buffers = ev.nodes.map((n) => temporaries.get(n) ?? n);
-  return { kernel, buffers, randoms: ev.randoms };
+  return { kernel, buffers, traffic: trafficOf(group, ev), randoms: ev.randoms };
 }
 
 /**
