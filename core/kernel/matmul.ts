@@ -201,7 +201,7 @@ function stridesAlongK(spec: MatmulSpec): boolean {
   return alongK >= alongM;
 }
 
-/** A row's values first, then its stores side by side: neighbours may become one of 256 bits. */
+/** A row's values first, then its stores, each result's side by side: neighbours may become one of 256 bits. */
 function storesLast(row: number, stmts: readonly Stmt[]): readonly Stmt[] {
   const [values, stores]: [Stmt[], Stmt[]] = [[], []];
   for (const s of stmts) {
@@ -213,7 +213,8 @@ function storesLast(row: number, stmts: readonly Stmt[]): readonly Stmt[] {
       stores.push({ ...s, value: variable(s.value.dtype, name) });
     } else return stmts;
   }
-  return [...values, ...stores];
+  const target = (s: Stmt) => (s.k === "store" ? s.buffer : -1);
+  return [...values, ...stores.sort((p, q) => target(p) - target(q))];
 }
 
 // --- packed and direct --------------------------------------------------------------------------------------

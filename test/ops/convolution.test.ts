@@ -217,7 +217,9 @@ onEachDevice("convolution and pooling", () => {
     y.sum().backward();
     expect(x.grad!.shape).toEqual([1, 1, 0]);
     expect(await w.grad!.abs().sum().item()).toBe(0);
-    expect(() => h.convTranspose1d(h.zeros([1, 2, 0]), w)).toThrow(/of 1 or more, got f32\[1, 2, 0\]/);
+    expect(() => h.convTranspose1d(h.zeros([1, 2, 0]), w)).toThrow(
+      /of 1 or more, got f32\[1, 2, 0\]/,
+    );
   });
 
   test("errors name what does not fit", () => {

@@ -89,12 +89,21 @@ describe.runIf(wideTarget())("registers of 256 bits", () => {
       import { init, zeros } from "hinode";
       await init({ device: "wasm", threads: 1 });
       await zeros([${n}, ${n}]).matmul(zeros([${n}, ${n}])).data();`;
-    const [large, small, off] = await Promise.all([
+    // A product and a function of it are stored: only stores of one result are neighbours.
+    const withFunction = `
+      import { compile, defaultDevice, init, zeros } from "hinode";
+      await init({ device: "wasm", threads: 1 });
+      const f = compile((x) => [x.matmul(x), x.matmul(x).exp()]);
+      f(zeros([200, 200]));
+      await defaultDevice().ready();`;
+    const [large, both, small, off] = await Promise.all([
       run(product(200), "1", "--trace-wasm-revectorize"),
+      run(withFunction, "", "--trace-wasm-revectorize"),
       run(product(20), "1", "--trace-wasm-revectorize"),
       run(product(200), "0", "--trace-wasm-revectorize"),
     ]);
     expect(large).toMatch(/Decided to vectorize/);
+    expect(both).toMatch(/Decided to vectorize/);
     expect([small, off]).toEqual(["", ""]);
   });
 
