@@ -1,4 +1,6 @@
-/** @file hinode/models: vision encoders, connectors, language models, and MM1 assembled from them. */
+/**
+ * @file hinode/models: vision encoders, connectors, language models, and MM1 assembled from them.
+ */
 export { type ActivationName, activationNamed } from "./activations.ts";
 export { type AttentionPoolConfig, AttentionPoolConnector } from "./connectors/attention-pool.ts";
 export { AveragePoolConnector, type ConnectorConfig } from "./connectors/average-pool.ts";
@@ -16,6 +18,14 @@ export {
   type MlpConnectorConfig,
   type ProjectionConfig,
 } from "./connectors/projection.ts";
+export {
+  bleu,
+  type CaptionOptions,
+  type CaptionScore,
+  captionTokens,
+  ciderD,
+  rougeL,
+} from "./evaluation/captions.ts";
 export * from "./image/index.ts";
 export { BpeTokenizer, type BpeTrainOptions, specials } from "./language/bpe.ts";
 export {
@@ -25,6 +35,11 @@ export {
   chatParts,
   chatText,
 } from "./language/chat.ts";
+export {
+  loadLanguageModel,
+  type SaveLanguageOptions,
+  saveLanguageModel,
+} from "./language/checkpoint.ts";
 export { clipTokenizer, clipTokens } from "./language/clip-bpe.ts";
 export {
   DecoderBlock,
@@ -41,10 +56,8 @@ export {
   type GenerationStep,
   Generator,
   type GeneratorOptions,
-  type Prompts,
 } from "./language/generate.ts";
 export {
-  type HuggingFaceConfig,
   huggingFaceConfigOf,
   languageConfigOf,
   languageNames,
@@ -58,15 +71,21 @@ export {
   topExperts,
 } from "./language/moe.ts";
 export { languagePresets, type ParameterCount, parameterCount } from "./language/presets.ts";
+export type { GenerativeModel, Prompts } from "./language/prompts.ts";
 export { type RopeParameters, rotaryOf } from "./language/rope.ts";
 export { candidates, chooseToken, type SamplingSettings } from "./language/sampling.ts";
 export { TextStream } from "./language/text-stream.ts";
 export { Tokenizer, type TokenizerFile } from "./language/tokenizer.ts";
 export { upcycle } from "./language/upcycle.ts";
 export { loadMm1, saveMm1 } from "./mm1/checkpoint.ts";
-export { type CaptionOptions, captioner } from "./mm1/generate.ts";
-export { Mm1, type Mm1Config } from "./mm1/mm1.ts";
-export { type Mm1Options, type Mm1Size, mm1Config, mm1Sizes } from "./mm1/presets.ts";
+export {
+  type Mm1Encoder,
+  type Mm1Options,
+  type Mm1Size,
+  mm1Config,
+  mm1Sizes,
+} from "./mm1/presets.ts";
+export { loadVisionLanguageModel, saveVisionLanguageModel } from "./multimodal/checkpoint.ts";
 export {
   llavaConfigOf,
   llavaJson,
@@ -82,11 +101,13 @@ export {
   type VisionLanguageConfig,
   VisionLanguageModel,
 } from "./multimodal/vision-language.ts";
+export type { ConfigJson } from "./settings.ts";
 export {
   Aim,
   type AimPass,
   type AimSize,
   aimConfig,
+  aimConfigOf,
   aimHead,
   aimNames,
   aimProbeLayers,
@@ -103,9 +124,15 @@ export {
   AimClassifier,
   type AimProbeConfig,
   AttentionProbe,
+  aimClassifierConfigOf,
   aimClassifierNames,
 } from "./vision/aim-probe.ts";
-export { type Pooling, ViTClassifier, type ViTClassifierConfig } from "./vision/classifier.ts";
+export {
+  AttentionPool,
+  type Pooling,
+  ViTClassifier,
+  type ViTClassifierConfig,
+} from "./vision/classifier.ts";
 export {
   CLIP,
   type ClipConfig,
@@ -141,6 +168,7 @@ export {
   timmNames,
   vitNames,
 } from "./vision/names.ts";
+export { loadOpenCLIP, openClipConfigOf, openClipJson, saveOpenCLIP } from "./vision/open-clip.ts";
 export { type Grid, resizePositions, sinCosPositions } from "./vision/positions.ts";
 export {
   encoderBlock,
@@ -158,16 +186,20 @@ export {
   zeroShotWeights,
 } from "./vision/zero-shot.ts";
 export {
+  type LoadCheckpointOptions,
   type LoadOptions,
   type LoadReport,
   layerNames,
+  loadCheckpoint,
   loadWeights,
   loadWeightsFile,
   type NameMap,
   type Names,
+  ownNames,
   type Place,
   qkvNames,
   readConfig,
+  type SaveOptions,
   saveCheckpoint,
   storedShape,
   storedWeights,

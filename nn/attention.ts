@@ -23,7 +23,7 @@ import { formatShape } from "../core/shape.ts";
 import { xavierUniform_, zeros_ } from "./init.ts";
 import { Linear } from "./linear.ts";
 import { Module } from "./module.ts";
-import { RMSNorm } from "./norm.ts";
+import { type LayerNorm, RMSNorm } from "./norm.ts";
 
 export interface AttentionOptions {
   /** Position t sees positions ≤ t only. */
@@ -82,9 +82,9 @@ export class MultiheadAttention extends Module {
   k: Linear | null = null;
   v: Linear | null = null;
   out: Linear;
-  /** Of queries and of keys; null without `qkNorm`. */
-  qNorm: RMSNorm | null = null;
-  kNorm: RMSNorm | null = null;
+  /** Of queries and of keys, per head; null without `qkNorm`. Some models have LayerNorms here. */
+  qNorm: RMSNorm | LayerNorm | null = null;
+  kNorm: RMSNorm | LayerNorm | null = null;
   readonly heads: number;
   readonly kvHeads: number;
   readonly causal: boolean;
@@ -286,6 +286,8 @@ export interface RotaryOptions {
   readonly base?: number;
   /** Pairs (2i, 2i + 1), as in the paper, instead of (i, i + d/2), as in Llama's public code. */
   readonly interleaved?: boolean;
+  /** How many channels turn, from the first one on (GPT-NeoX's partial rotary positions): all d unless given. */
+  readonly width?: number;
   /** [d/2]: by how much each pair turns from one position to the next, instead of what `base` says. */
   readonly frequencies?: readonly number[] | Tensor;
   /** A factor for the turned pairs, 1 unless given: YaRN's (https://arxiv.org/abs/2309.00071). */
@@ -294,14 +296,18 @@ export interface RotaryOptions {
 
 /**
  * Rotary positions (https://arxiv.org/abs/2104.09864) on [..., T, d]: the pair (i, i + d/2) turns by t ·
- * base^(−2i/d), so that the product of a query and a key depends on their distance. `positions` [T], or what
+ * base^(−2i/d), so that the product of a query and a key depends on their distance; d is `width`, if given. `positions` [T], or what
  * broadcasts to [..., T], are 0, 1, 2, … unless given.
  */
 export function rotate(x: Tensor, options: RotaryOptions & { positions?: Tensor } = {}): Tensor {
   const { base = 10_000, interleaved = false, amplitude = 1, frequencies, positions } = options;
-  const [T, d] = x.shape.slice(-2);
-  if (d % 2 !== 0)
-    throw new ArgumentError(describe("rotate", "an even head width", `${d}`, "choose other heads"));
+  const [T, all] = x.shape.slice(-2);
+  const { width: d = all, ...rest } = options;
+  if (d % 2 !== 0 || d < 0 || d > all)
+    throw new ArgumentError(
+      describe("rotate", `an even head width of at most ${all}`, `${d}`, "choose other heads"),
+    );
+  if (d < all) return cat([rotate(x.narrow(-1, 0, d), rest), x.narrow(-1, d, all - d)], -1);
   const half = d / 2;
   const given = frequencies && asTensor(frequencies, { device: x.device });
   if (given && formatShape(given.shape) !== formatShape([half]))

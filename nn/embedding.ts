@@ -9,11 +9,12 @@ import {
   embedding,
   embeddingBag,
   noGrad,
+  randn,
   type Tensor,
   where,
 } from "../core/index.ts";
-import { normal } from "./init.ts";
 import { Module } from "./module.ts";
+import { parameter } from "./parameter.ts";
 
 export interface EmbeddingOptions {
   /** Of the first values (default 1). */
@@ -40,13 +41,15 @@ abstract class Table extends Module {
       throw new ArgumentError(
         describe(this.constructor.name, `a paddingIdx of ${count} rows`, `${paddingIdx}`),
       );
-    this.weight = normal([count, width], std);
-    this.paddingIdx = paddingIdx === undefined || paddingIdx >= 0 ? paddingIdx : paddingIdx + count;
+    const padding = paddingIdx === undefined || paddingIdx >= 0 ? paddingIdx : paddingIdx + count;
+    const values = randn([count, width]).mul(std);
+    // The first value itself, not an assignment after it: that would wait, and be computed for a model never used.
+    this.weight = parameter(
+      padding === undefined ? values : where(arange(count).eq(padding).unsqueeze(1), 0, values),
+    );
+    this.paddingIdx = padding;
     this.maxNorm = maxNorm;
     this.normType = normType;
-    if (this.paddingIdx === undefined) return;
-    const isPadding = arange(count).eq(this.paddingIdx).unsqueeze(1);
-    noGrad(() => this.weight.assign(where(isPadding, 0, this.weight)));
   }
 
   /** Scales the rows that `index` names down to `maxNorm`, in place, before they are looked up. */

@@ -40,7 +40,7 @@ export {
 } from "./lora.ts";
 export * from "./loss.ts";
 export * as metrics from "./metrics.ts";
-export { GEGLU, MLP, type MlpOptions, SwiGLU } from "./mlp.ts";
+export { GatedMLP, GEGLU, MLP, type MlpOptions, SwiGLU } from "./mlp.ts";
 export { Module, type StateDict } from "./module.ts";
 export { LayerNorm, RMSNorm } from "./norm.ts";
 export * as optim from "./optim/index.ts";

@@ -32,13 +32,20 @@ export class MLP extends Module {
 }
 
 /** down(activation(gate(x)) · up(x)), without biases unless asked for: [..., D] → [..., D]. https://arxiv.org/abs/2002.05202 */
-abstract class GatedMLP extends Module {
+export class GatedMLP extends Module {
   gate: Linear;
   up: Linear;
   down: Linear;
+  readonly activation: (x: Tensor) => Tensor;
 
-  constructor(width: number, hidden: number, { bias = false }: { readonly bias?: boolean } = {}) {
+  /** `activation`: SiLU unless given. */
+  constructor(
+    width: number,
+    hidden: number,
+    { activation = (x) => x.silu(), bias = false }: MlpOptions = {},
+  ) {
     super();
+    this.activation = activation;
     this.gate = new Linear(width, hidden, { bias });
     this.up = new Linear(width, hidden, { bias });
     this.down = new Linear(hidden, width, { bias });
@@ -47,20 +54,18 @@ abstract class GatedMLP extends Module {
   forward(x: Tensor): Tensor {
     return this.down.forward(this.activation(this.gate.forward(x)).mul(this.up.forward(x)));
   }
-
-  protected abstract activation(x: Tensor): Tensor;
 }
 
 /** down(silu(gate(x)) · up(x)): [..., D] → [..., D]. */
 export class SwiGLU extends GatedMLP {
-  protected activation(x: Tensor): Tensor {
-    return x.silu();
+  constructor(width: number, hidden: number, { bias }: Pick<MlpOptions, "bias"> = {}) {
+    super(width, hidden, { bias });
   }
 }
 
 /** down(gelu(gate(x)) · up(x)): [..., D] → [..., D]. */
 export class GEGLU extends GatedMLP {
-  protected activation(x: Tensor): Tensor {
-    return x.gelu();
+  constructor(width: number, hidden: number, { bias }: Pick<MlpOptions, "bias"> = {}) {
+    super(width, hidden, { activation: (x) => x.gelu(), bias });
   }
 }

@@ -48,28 +48,45 @@ export const captionOf = (tokenizer: BpeTokenizer, ids: readonly number[]): stri
   tokenizer.decode(ids).replace(/^ /, "");
 
 export interface TextBatch {
-  /** [B, T]: <bos>, the caption's tokens, <pad>… */
-  readonly inputs: Int32Array;
-  /** [B, T]: the caption's tokens, <eos>, NO_TARGET… */
-  readonly targets: Int32Array;
+  /** [B, W]: the placeholders of an image, <bos>, the caption's tokens, <eos>, <pad>… */
+  readonly ids: Int32Array;
+  /** [B, W]: the caption's tokens and <eos> where they stand, NO_TARGET elsewhere. */
+  readonly labels: Int32Array;
+  /** W */
+  readonly width: number;
+}
+
+export interface TextLayout {
+  /** The most tokens of a caption, <eos> among them. */
+  readonly length: number;
+  /** Image tokens before each caption. */
+  readonly imageTokens: number;
+}
+
+/** What stands before a caption. */
+export function promptOf(tokenizer: BpeTokenizer, imageTokens: number): number[] {
+  const image = new Array<number>(imageTokens).fill(tokenizer.special("<image>"));
+  return [...image, tokenizer.special("<bos>")];
 }
 
 export function encodeCaptions(
   captions: readonly string[],
   tokenizer: BpeTokenizer,
-  length: number,
+  { length, imageTokens }: TextLayout,
 ): TextBatch {
-  const [pad, bos, eos] = ["<pad>", "<bos>", "<eos>"].map((name) => tokenizer.special(name));
-  const inputs = new Int32Array(captions.length * length).fill(pad);
-  const targets = new Int32Array(captions.length * length).fill(NO_TARGET);
+  const [pad, eos] = ["<pad>", "<eos>"].map((name) => tokenizer.special(name));
+  const prompt = promptOf(tokenizer, imageTokens);
+  const width = prompt.length + length;
+  const ids = new Int32Array(captions.length * width).fill(pad);
+  const labels = new Int32Array(captions.length * width).fill(NO_TARGET);
   captions.forEach((caption, i) => {
-    const ids = tokenizer.encode(captionText(caption));
-    if (ids.length + 1 > length)
+    const said = [...tokenizer.encode(captionText(caption)), eos];
+    if (said.length > length)
       throw new RangeError(
-        `"${caption}" has ${ids.length} tokens; ${length} positions hold at most ${length - 1}`,
+        `"${caption}" has ${said.length - 1} tokens; ${length} positions hold at most ${length - 1}`,
       );
-    inputs.set([bos, ...ids], i * length);
-    targets.set([...ids, eos], i * length);
+    ids.set([...prompt, ...said], i * width);
+    labels.set(said, i * width + prompt.length);
   });
-  return { inputs, targets };
+  return { ids, labels, width };
 }

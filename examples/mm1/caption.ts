@@ -1,11 +1,12 @@
 /** @file `--caption <image file>`: a trained model says what is on any picture. */
 import { access } from "node:fs/promises";
-import { captioner, loadMm1 } from "hinode/models";
+import { Generator, loadMm1 } from "hinode/models";
 import sharp from "sharp";
-import { captionOf } from "../data/captions.ts";
+import { captionOf, promptOf } from "../data/captions.ts";
 import { render } from "../data/emoji.ts";
 import { imagesOf } from "../data/planes.ts";
 import { Stop } from "../support/cli.ts";
+import { sideOf } from "./evaluate.ts";
 
 /** More than any caption of the training set has. */
 const MAX_TOKENS = 16;
@@ -19,7 +20,7 @@ export async function captionFile(modelFile: string, imageFile: string): Promise
       throw new Stop(`${path}: no such file; ${hint}`);
     });
   const { model, tokenizer } = await loadMm1(modelFile);
-  const size = model.config.vision.imageSize;
+  const size = sideOf(model);
   let pixels: Uint8Array;
   try {
     // Photos lie on their side and drawings have margins; the training images were upright and cut to their outline.
@@ -27,8 +28,12 @@ export async function captionFile(modelFile: string, imageFile: string): Promise
   } catch (error) {
     throw new Stop(`${imageFile}: expected an image, got: ${(error as Error).message}`);
   }
-  const [pad, bos, eos] = ["<pad>", "<bos>", "<eos>"].map((name) => tokenizer.special(name));
-  const write = captioner(model, { pad, bos, eos, maxTokens: MAX_TOKENS });
-  const [ids] = await write(imagesOf([pixels], size));
-  return captionOf(tokenizer, ids);
+  const images = imagesOf([pixels], size);
+  const prompt = promptOf(tokenizer, model.tokenCounts(images)[0]);
+  const generator = new Generator(model, { length: prompt.length + MAX_TOKENS });
+  const { tokens } = await generator.generate(
+    { ids: [prompt], images },
+    { maxNewTokens: MAX_TOKENS, stopTokens: [tokenizer.special("<eos>")] },
+  );
+  return captionOf(tokenizer, tokens[0]);
 }

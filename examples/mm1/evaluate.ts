@@ -3,9 +3,9 @@
  * true ones before them are given; both with an interval, and next to answers that need no eyes.
  */
 import { compile, noGrad, type Tensor, tensor } from "hinode";
-import { type BpeTokenizer, captioner, type Mm1, NO_TARGET } from "hinode/models";
+import { type BpeTokenizer, Generator, NO_TARGET, type VisionLanguageModel } from "hinode/models";
 import { shuffled, uniform } from "../data/batches.ts";
-import { captionOf, encodeCaptions } from "../data/captions.ts";
+import { captionOf, encodeCaptions, promptOf } from "../data/captions.ts";
 import type { Rendering } from "../data/emoji.ts";
 import { blankPicture, imagesOf } from "../data/planes.ts";
 import { Stop } from "../support/cli.ts";
@@ -26,7 +26,7 @@ export interface Answers {
 
 export interface EvaluatorOptions {
   readonly tokenizer: BpeTokenizer;
-  /** Text positions of a caption. */
+  /** The most tokens of a caption, <eos> among them. */
   readonly length: number;
   readonly batch: number;
   readonly signal: AbortSignal;
@@ -38,16 +38,22 @@ type Evaluate = (
   pictures?: readonly Uint8Array[],
 ) => Promise<Answers>;
 
+/** Pixels per side of the images that a model takes. */
+export const sideOf = ({ config }: VisionLanguageModel): number => Number(config.vision.imageSize);
+
 /** Makes the function that asks a model about labelled images. */
-export function evaluator(model: Mm1, options: EvaluatorOptions): Evaluate {
+export function evaluator(model: VisionLanguageModel, options: EvaluatorOptions): Evaluate {
   const { tokenizer, length, batch, signal } = options;
-  const size = model.config.vision.imageSize;
-  const [pad, bos, eos] = ["<pad>", "<bos>", "<eos>"].map((name) => tokenizer.special(name));
+  const size = sideOf(model);
+  const imageTokens = model.connector.tokensOf(model.vision.grid);
+  const prompt = promptOf(tokenizer, imageTokens);
   model.eval();
-  const write = captioner(model, { pad, bos, eos, maxTokens: length });
-  const predict = compile((images: Tensor, ids: Tensor) =>
-    noGrad(() => model.forward(images, ids).argmax(-1)),
-  ); // [B, T]
+  const generator = new Generator(model, { length: prompt.length + length });
+  const ids = Array.from({ length: batch }, () => prompt);
+  const stops = { maxNewTokens: length, stopTokens: [tokenizer.special("<eos>")] };
+  const predict = compile((ids: Tensor, images: Tensor) =>
+    noGrad(() => model.forward(ids, images).argmax(-1)),
+  ); // [B, W]
 
   return async (renderings, pictures = renderings.map((r) => r.pixels)) => {
     const captions: string[] = [];
@@ -62,14 +68,16 @@ export function evaluator(model: Mm1, options: EvaluatorOptions): Evaluate {
       // The last batch is filled up, so that all have the shape that is compiled already.
       const rows = Array.from({ length: batch }, (_, i) => start + (i < count ? i : 0));
       const labels = rows.map((row) => renderings[row].concept.label);
-      const { inputs, targets } = encodeCaptions(labels, tokenizer, length);
+      const truth = encodeCaptions(labels, tokenizer, { length, imageTokens });
       const images = imagesOf(rows.map((row) => pictures[row]), size); // biome-ignore format: one line
-      const ids = await write(images);
-      const best = await predict(images, tensor(inputs, { shape: [batch, length] })).data();
+      const { tokens: said } = await generator.generate({ ids, images }, stops);
+      const { width: W } = truth;
+      const best = await predict(tensor(truth.ids, { shape: [batch, W] }), images).data();
       for (let i = 0; i < count; i++) {
-        captions.push(captionOf(tokenizer, ids[i]));
-        const row = Array.from({ length }, (_, t) => i * length + t);
-        tokens.push(hits(row.filter((at) => targets[at] !== NO_TARGET), (at) => best[at] === targets[at])); // biome-ignore format: one line
+        captions.push(captionOf(tokenizer, said[i]));
+        const row = Array.from({ length: W }, (_, t) => i * W + t);
+        const counted = row.filter((at) => truth.labels[at] !== NO_TARGET);
+        tokens.push(hits(counted, (at) => best[at - 1] === truth.labels[at]));
       }
     }
     return { captions, exact: exactHits(captions, renderings), tokens };
@@ -137,17 +145,18 @@ export function mostFrequent(
   renderings: readonly Rendering[],
   { tokenizer, length }: EvaluatorOptions,
 ): Answers {
-  const encode = (list: readonly Rendering[]) =>
-    encodeCaptions(list.map((r) => r.concept.label), tokenizer, length).targets; // biome-ignore format: one line
+  const encode = (list: readonly Rendering[]) => {
+    const captions = list.map((r) => r.concept.label);
+    const { labels, width } = encodeCaptions(captions, tokenizer, { length, imageTokens: 0 });
+    return captions.map((_, i) => labels.subarray(i * width + 1, (i + 1) * width)); // without <bos>
+  };
   const seen = encode(train);
   const perPosition = Array.from({ length }, (_, t) =>
-    mode(train.map((_, i) => seen[i * length + t]).filter((id) => id !== NO_TARGET)),
+    mode(seen.map((row) => row[t]).filter((id) => id !== NO_TARGET)),
   );
-  const targets = encode(renderings);
   const caption = mode(train.map((r) => r.concept.label))!;
   const captions = renderings.map(() => caption);
-  const tokens = renderings.map((_, i) => {
-    const row = [...targets.subarray(i * length, (i + 1) * length)];
+  const tokens = encode(renderings).map((row) => {
     const positions = [...row.keys()].filter((t) => row[t] !== NO_TARGET);
     return hits(positions, (t) => row[t] === perPosition[t]);
   });

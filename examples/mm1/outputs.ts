@@ -1,6 +1,6 @@
 /** @file What a run leaves in its folder: the model, its tokenizer, metrics, losses, and a report to look at. */
 import { join } from "node:path";
-import { type BpeTokenizer, type Mm1, saveMm1 } from "hinode/models";
+import { type BpeTokenizer, saveMm1, type VisionLanguageModel } from "hinode/models";
 import sharp from "sharp";
 import { shuffled, uniform } from "../data/batches.ts";
 import { attributions, type Rendering, type Vendor } from "../data/emoji.ts";
@@ -28,7 +28,7 @@ export interface CaptionedSet {
 
 export interface Outputs {
   readonly out: string;
-  readonly model: Mm1;
+  readonly model: VisionLanguageModel;
   readonly tokenizer: BpeTokenizer;
   readonly metrics: Metrics;
   readonly losses: Readonly<Record<"seeing" | "blank", readonly number[]>>;

@@ -1,10 +1,13 @@
 /**
- * @file Attention pooling: learned queries look at the patches, one image token per query. MM1 has tried it with 64 and 144
- * queries (https://arxiv.org/abs/2403.09611, §3.2) but does not give its layers. Ours are those of AXLearn's AttentionPooling,
- * Apple's own: q = queries; q += attention(norm(q), x); q += MLP(norm(q)). What is around it is our decision: the patches
- * are normalised and given learned positions, as without them attention knows no places, and a linear map follows.
+ * @file Attention pooling: learned queries look at the patches, one image token per query. MM1 has
+ * tried it with 64 and 144 queries (https://arxiv.org/abs/2403.09611, §3.2) but does not give its
+ * layers. Ours are those of AXLearn's AttentionPooling, Apple's own: q = queries; q +=
+ * attention(norm(q), x); q += MLP(norm(q)). What is around it is our decision: the patches are
+ * normalised and given learned positions, as without them attention knows no places, and a linear
+ * map follows.
  *
- * Shape letters: B images, h × w the patch grid, N = h·w, Dv width of the encoder, k queries, D width of the language model.
+ * Shape letters: B images, h × w the patch grid, N = h·w, Dv width of the encoder, k queries, D
+ * width of the language model.
  */
 import type { Tensor } from "../../core/index.ts";
 import { init, LayerNorm, Linear, MLP, Module, MultiheadAttention } from "../../nn/index.ts";
@@ -20,7 +23,10 @@ export interface AttentionPoolConfig {
   readonly tokens: number;
   /** D */
   readonly width: number;
-  /** Heads of the attention; one for every 64 channels unless given (one for all where that is no whole number). */
+  /**
+   * Heads of the attention; one for every 64 channels unless given (one for all where that is no
+   * whole number).
+   */
   readonly heads?: number;
   /** Hidden width of the MLP: 4 Dv unless given. */
   readonly hidden?: number;
@@ -37,8 +43,10 @@ export class AttentionPoolConnector extends Module implements Connector {
   queries: Tensor;
   /** [N, Dv] for the grid of the configuration; resized for others. */
   positions: Tensor | null;
+  /** Of Dv channels. */
   norm: LayerNorm;
   rounds: QueryBlock[];
+  /** Its weight [D, Dv], its bias [D]. */
   projection: Linear;
   readonly config: AttentionPoolConfig;
 
@@ -73,7 +81,10 @@ export class AttentionPoolConnector extends Module implements Connector {
   }
 }
 
-/** q + attention(norm(q), x), and then q + MLP(norm(q)): queries [B, k, Dv] and patches [B, N, Dv] → [B, k, Dv]. */
+/**
+ * q + attention(norm(q), x), and then q + MLP(norm(q)): queries [B, k, Dv] and patches [B, N, Dv] →
+ * [B, k, Dv].
+ */
 class QueryBlock extends Module {
   norm1: LayerNorm;
   attention: MultiheadAttention;

@@ -1,6 +1,6 @@
 /**
- * @file MM1's simplest connector: the patch grid is averaged down to a smaller grid, each cell becomes one token of
- * the language model (https://arxiv.org/abs/2403.09611, §3.2).
+ * @file MM1's simplest connector: the patch grid is averaged down to a smaller grid, each cell
+ * becomes one token of the language model (https://arxiv.org/abs/2403.09611, §3.2).
  *
  * Shape letters: as in connector.ts; g image tokens per side.
  */
@@ -19,8 +19,8 @@ export interface ConnectorConfig {
 }
 
 /**
- * Patches [B, h·w, Dv] → [B, g², D]. Cell i of g is the mean of the rows ⌊i·h/g⌋ … ⌈(i+1)·h/g⌉ − 1, and so for columns: cells
- * overlap where g does not divide the grid, as 12 cells of 27 patches.
+ * Patches [B, h·w, Dv] → [B, g², D]. Cell i of g is the mean of the rows ⌊i·h/g⌋ … ⌈(i+1)·h/g⌉ − 1,
+ * and so for columns: cells overlap where g does not divide the grid, as 12 cells of 27 patches.
  */
 export class AveragePoolConnector extends Module implements Connector {
   projection: Linear;

@@ -1,14 +1,16 @@
 /**
- * @file The C-Abstractor of Honeybee (https://arxiv.org/abs/2312.06742), MM1's connector: convolutions before and after the
- * patch grid is averaged down, which keep what is near to one another together, and then an MLP.
+ * @file The C-Abstractor of Honeybee (https://arxiv.org/abs/2312.06742), MM1's connector:
+ * convolutions before and after the patch grid is averaged down, which keep what is near to one
+ * another together, and then an MLP.
  *
  *     x + positions → stage → means of n × n cells → stage → Linear, SiLU, Linear
  *
- * A stage is a RegNet's (https://arxiv.org/abs/2003.13678, as timm builds it) with stride 1, whose 3 × 3 convolutions are
- * depthwise. What is a 1 × 1 convolution there is a Linear here: tokens stay [B, h·w, C] all the way.
+ * A stage is a RegNet's (https://arxiv.org/abs/2003.13678, as timm builds it) with stride 1, whose
+ * 3 × 3 convolutions are depthwise. What is a 1 × 1 convolution there is a Linear here: tokens stay
+ * [B, h·w, C] all the way.
  *
- * Shape letters: B images, h × w the patch grid, Dv width of the encoder, C hidden channels, k = n² image tokens, D width of the
- * language model.
+ * Shape letters: B images, h × w the patch grid, Dv width of the encoder, C hidden channels, k = n²
+ * image tokens, D width of the language model.
  */
 import { ArgumentError, describe } from "../../core/errors.ts";
 import { cat, type Tensor } from "../../core/index.ts";
@@ -29,7 +31,10 @@ export interface CAbstractorConfig {
   readonly width: number;
   /** C: 1024 unless given. */
   readonly hidden?: number;
-  /** Blocks per stage, 3 unless given. 0: no stages, the encoder's features are averaged as they are. */
+  /**
+   * Blocks per stage, 3 unless given. 0: no stages, the encoder's features are averaged as they
+   * are.
+   */
   readonly depth?: number;
   /** Linear layers of the MLP, 2 unless given. */
   readonly mlpDepth?: number;
@@ -39,7 +44,10 @@ export interface CAbstractorConfig {
   readonly preNorm?: boolean;
   /** Whether learned positions are added (the default). */
   readonly positions?: boolean;
-  /** Of the layer norms: 1e-5 unless given, timm's where an activation follows the norm. */
+  /**
+   * Of the stages' layer norms: 1e-5 unless given, timm's where an activation follows the norm.
+   * That of `preNorm` is 1e-6.
+   */
   readonly eps?: number;
 }
 
@@ -67,7 +75,8 @@ export class CAbstractor extends Module implements Connector {
     const [h, w] = this.grid;
     const stage = (from: number) =>
       Array.from({ length: depth }, (_, i) => new RegBlock(i === 0 ? from : C, C, eps));
-    this.preNorm = preNorm ? new LayerNorm(Dv) : null;
+    // timm's LayerNorm on its own, unlike that with an activation.
+    this.preNorm = preNorm ? new LayerNorm(Dv, { eps: 1e-6 }) : null;
     this.before = stage(Dv);
     this.after = stage(C);
     const inner = depth > 0 ? C : Dv;
@@ -90,7 +99,10 @@ export class CAbstractor extends Module implements Connector {
     return this.project(this.abstract(features, grid).tokens);
   }
 
-  /** All but the MLP: after the first stage [B, h·w, C], pooled [B, k, C], and after the second stage [B, k, C]. */
+  /**
+   * All but the MLP: after the first stage [B, h·w, C], pooled [B, k, C], and after the second
+   * stage [B, k, C].
+   */
   abstract(
     features: Tensor,
     grid?: Grid,
@@ -161,7 +173,10 @@ export class RegBlock extends Module {
   }
 }
 
-/** x · σ(up(SiLU(down(the mean of x over all places)))): [B, N, C] → [B, N, C]. https://arxiv.org/abs/1709.01507 */
+/**
+ * x · σ(up(SiLU(down(the mean of x over all places)))): [B, N, C] → [B, N, C].
+ * https://arxiv.org/abs/1709.01507
+ */
 export class SqueezeExcite extends Module {
   down: Linear;
   up: Linear;
@@ -179,8 +194,8 @@ export class SqueezeExcite extends Module {
 }
 
 /**
- * The same connector for another patch grid: positions are resized once and become parameters of that grid. All other
- * parameters are the given connector's own.
+ * The same connector for another patch grid: positions are resized once and become parameters of
+ * that grid. All other parameters are the given connector's own.
  */
 export function resizeCAbstractor(connector: CAbstractor, patches: number | Grid): CAbstractor {
   const next = new CAbstractor({ ...connector.config, patches });

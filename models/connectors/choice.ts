@@ -1,4 +1,7 @@
-/** @file A connector by its name in a model's configuration; the widths and the grid come from the models that it joins. */
+/**
+ * @file A connector by its name in a model's configuration; the widths and the grid come from the
+ * models that it joins.
+ */
 import { ArgumentError, describe } from "../../core/errors.ts";
 import type { Grid } from "../vision/positions.ts";
 import { type AttentionPoolConfig, AttentionPoolConnector } from "./attention-pool.ts";

@@ -1,9 +1,11 @@
 /**
- * @file What all connectors have in common: they take the patch tokens of an image encoder, whatever the grid, and give image
- * tokens of the language model's width. Which of them it is matters little, how many tokens it gives matters a lot
- * (MM1, https://arxiv.org/abs/2403.09611, §3.2).
+ * @file What all connectors have in common: they take the patch tokens of an image encoder,
+ * whatever the grid, and give image tokens of the language model's width. Which of them it is
+ * matters little, how many tokens it gives matters a lot (MM1, https://arxiv.org/abs/2403.09611,
+ * §3.2).
  *
- * Shape letters: B images, h × w the patch grid, Dv width of the encoder, k image tokens, D width of the language model.
+ * Shape letters: B images, h × w the patch grid, Dv width of the encoder, k image tokens, D width
+ * of the language model.
  */
 import { ArgumentError, describe, ShapeError } from "../../core/errors.ts";
 import type { Tensor } from "../../core/index.ts";
@@ -19,7 +21,10 @@ export interface Connector extends Module {
   tokensOf(grid: Grid): number;
 }
 
-/** The grid of patch tokens [B, N, Dv]. @throws ShapeError if N is no h · w, or, without `grid`, no square. */
+/**
+ * The grid of patch tokens [B, N, Dv].
+ * @throws ShapeError if N is no h · w, or, without `grid`, no square.
+ */
 export function gridOf(
   who: string,
   features: Tensor,

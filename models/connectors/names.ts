@@ -1,4 +1,7 @@
-/** @file What checkpoints call the weights of connectors: Honeybee's C-Abstractor (with timm's RegStage) and LLaVA's projector. */
+/**
+ * @file What checkpoints call the weights of connectors: Honeybee's C-Abstractor (with timm's
+ * RegStage) and LLaVA's projector.
+ */
 
 import type { Linear } from "../../nn/index.ts";
 import { layerNames, type NameMap, type Names } from "../weights.ts";

@@ -1,6 +1,7 @@
 /**
- * @file Connectors that keep every patch: one linear map, or LLaVA-1.5's two with an activation between them
- * (https://arxiv.org/abs/2310.03744). As many image tokens as patches: 576 for a grid of 24 × 24.
+ * @file Connectors that keep every patch: one linear map, or LLaVA-1.5's two with an activation
+ * between them (https://arxiv.org/abs/2310.03744). As many image tokens as patches: 576 for a grid
+ * of 24 × 24.
  *
  * Shape letters: as in connector.ts.
  */

@@ -1,8 +1,9 @@
 /**
- * @file LLaVA-NeXT's way with images of any resolution ("anyres"): the whole image squashed to one tile, and besides it the
- * image at the best of some given sizes, padded with black and cut into tiles. After the encoder the tiles' features are put
- * together again, the padding is cut off, and every row ends with a newline token. Numbers and roundings are those of
- * Hugging Face's processor and model. Sizes in lists are [height, width].
+ * @file LLaVA-NeXT's way with images of any resolution ("anyres"): the whole image squashed to one
+ * tile, and besides it the image at the best of some given sizes, padded with black and cut into
+ * tiles. After the encoder the tiles' features are put together again, the padding is cut off, and
+ * every row ends with a newline token. Numbers and roundings are those of Hugging Face's processor
+ * and model. Sizes in lists are [height, width].
  */
 import { ArgumentError, describe, ShapeError } from "../../core/errors.ts";
 import { cat, type Tensor } from "../../core/index.ts";
@@ -26,7 +27,10 @@ export const LLAVA_NEXT_PINPOINTS: readonly HeightWidth[] = [
   [336, 1008],
 ];
 
-/** The size that keeps most of an image's pixels, and of several such sizes the one that wastes least. */
+/**
+ * The size that keeps most of an image's pixels, and of several such sizes the one that wastes
+ * least.
+ */
 export function selectBestResolution(
   { width, height }: ImageSize,
   pinpoints: readonly HeightWidth[],
@@ -63,14 +67,20 @@ export function fitInside({ width, height }: ImageSize, target: ImageSize): Imag
 }
 
 export interface LlavaNextBatch {
-  /** [B, T, C, S, S]: the whole image, then its tiles row by row, then zeros up to the most tiles of the batch. */
+  /**
+   * [B, T, C, S, S]: the whole image, then its tiles row by row, then zeros up to the most tiles of
+   * the batch.
+   */
   readonly pixelValues: Tensor;
   /** How many of the T are an image's own. */
   readonly tiles: readonly number[];
   readonly imageSizes: readonly ImageSize[];
 }
 
-/** LLaVA-NeXT's: `process` makes a tile of the whole image, and tiles of S × S (`crop_size`) of the resized one. */
+/**
+ * LLaVA-NeXT's: `process` makes a tile of the whole image, and tiles of S × S (`crop_size`) of the
+ * resized one.
+ */
 export class LlavaNextImageProcessor {
   readonly pinpoints: readonly HeightWidth[];
   readonly #clip: CLIPImageProcessor;
@@ -141,7 +151,7 @@ export function cutTiles(image: RawImage, side: number): RawImage[] {
   );
 }
 
-// --- features --------------------------------------------------------------------------------------------------------
+// --- features ------------------------------------------------------------------------------------
 
 export interface AnyresOptions {
   /** Side of a tile in pixels and side of a patch: a tile has (tileSize / patchSize)² features. */
@@ -162,7 +172,10 @@ export interface AnyresLayout {
   readonly left: number;
   readonly height: number;
   readonly width: number;
-  /** All tokens: side² of the whole image, height · width of the tiles, and a newline after each row. */
+  /**
+   * All tokens: side² of the whole image, height · width of the tiles, and a newline after each
+   * row.
+   */
   readonly tokens: number;
 }
 
@@ -174,7 +187,8 @@ export function anyresLayout(image: ImageSize, options: AnyresOptions): AnyresLa
   const [rows, columns] = [best.height, best.width].map((n) => Math.floor(n / tileSize));
   let [height, width] = [rows * side, columns * side];
   let [top, left] = [0, 0];
-  // Rounded at the seventh place first: a product that is whole must not become the integer below it.
+  // Rounded at the seventh place first: a product that is whole must not become the integer below
+  // it.
   const whole = (x: number) => Math.trunc(Number(x.toFixed(7)));
   if (image.width / image.height > width / height) {
     top = Math.floor((height - whole(image.height * (width / image.width))) / 2);
@@ -192,8 +206,9 @@ export const anyresTokens = (image: ImageSize, options: AnyresOptions): number =
   anyresLayout(image, options).tokens;
 
 /**
- * One image's features [1 + tiles, n², D] (the whole image first; what follows the tiles is padding) and the newline [D] → its
- * tokens [T, D]: the whole image's, then the tiles' rows, unpadded, each with a newline at its end.
+ * One image's features [1 + tiles, n², D] (the whole image first; what follows the tiles is
+ * padding) and the newline [D] → its tokens [T, D]: the whole image's, then the tiles' rows,
+ * unpadded, each with a newline at its end.
  */
 export function mergeAnyres(features: Tensor, newline: Tensor, layout: AnyresLayout): Tensor {
   const { rows, columns, side: n, top, left, height, width } = layout;

@@ -1,4 +1,7 @@
-/** @file Random crops and flips of training images, with torchvision's distributions. The randomness is the caller's. */
+/**
+ * @file Random crops and flips of training images, with torchvision's distributions. The randomness
+ * is the caller's.
+ */
 import { ArgumentError, describe } from "../../core/errors.ts";
 import { roundEven } from "../../core/math.ts";
 import {
@@ -12,11 +15,15 @@ import {
 } from "./image.ts";
 import { type ResizeOptions, resizeImage } from "./resize.ts";
 
-/** Uniform in [0, 1), the next one at each call: a data loader's `context.random`, or `Math.random`. */
+/**
+ * Uniform in [0, 1), the next one at each call: a data loader's `context.random`, or `Math.random`.
+ */
 export type Uniform = () => number;
 
 export interface RandomCropOptions extends Pick<ResizeOptions, "resample" | "arithmetic"> {
-  /** Share of the image's area that the crop has (default 0.08 to 1; CLIP is trained with 0.9 to 1). */
+  /**
+   * Share of the image's area that the crop has (default 0.08 to 1; CLIP is trained with 0.9 to 1).
+   */
   scale?: readonly [number, number];
   /** Its width over its height before resizing (default 3/4 to 4/3). */
   ratio?: readonly [number, number];

@@ -1,7 +1,8 @@
 /**
- * @file The filters of Pillow's `resize` and what they weigh: for each new position of an axis, which old ones it is made of
- * and how much of each. When an axis shrinks the filter is stretched, so that every old pixel counts (antialiasing).
- * The order of operations is that of Pillow's Resample.c: the weights are rounded to integers later, and must be equal.
+ * @file The filters of Pillow's `resize` and what they weigh: for each new position of an axis,
+ * which old ones it is made of and how much of each. When an axis shrinks the filter is stretched,
+ * so that every old pixel counts (antialiasing). The order of operations is that of Pillow's
+ * Resample.c: the weights are rounded to integers later, and must be equal.
  */
 import { ArgumentError, describe } from "../../core/errors.ts";
 

@@ -1,13 +1,16 @@
 /**
- * @file What a picture is on the host: rows of interleaved 8-bit (or float) channels, and the operations that move pixels
- * without computing new ones: cropping, padding, flipping, and conversion between modes. Results equal Pillow's.
+ * @file What a picture is on the host: rows of interleaved 8-bit (or float) channels, and the
+ * operations that move pixels without computing new ones: cropping, padding, flipping, and
+ * conversion between modes. Results equal Pillow's.
  */
 import { ArgumentError, describe } from "../../core/errors.ts";
 
 /** 8-bit levels, or floats in a range that is the caller's affair. */
 export type Pixels = Uint8Array | Float32Array;
 
-/** Pixels [height, width, channels], row by row. Channels: 1 grey, 2 grey + alpha, 3 RGB, 4 RGBA. */
+/**
+ * Pixels [height, width, channels], row by row. Channels: 1 grey, 2 grey + alpha, 3 RGB, 4 RGBA.
+ */
 export interface RawImage<D extends Pixels = Uint8Array> {
   readonly width: number;
   readonly height: number;
@@ -35,7 +38,10 @@ export type Fill = number | readonly number[];
 export type ImageMode = "L" | "LA" | "RGB" | "RGBA";
 const channelsOf: Readonly<Record<ImageMode, number>> = { L: 1, LA: 2, RGB: 3, RGBA: 4 };
 
-/** @throws ArgumentError if the sizes are not positive integers, or the data has not as many numbers as they say. */
+/**
+ * @throws ArgumentError if the sizes are not positive integers, or the data has not as many numbers
+ * as they say.
+ */
 export function checkImage(op: string, { width, height, channels, data }: RawImage<Pixels>): void {
   checkSize(op, { width, height });
   const kind = data instanceof Uint8Array || data instanceof Float32Array;
@@ -67,7 +73,10 @@ export function checkSize(op: string, { width, height }: ImageSize): void {
 export const likeArray = <D extends Pixels>(data: D, length: number): D =>
   (data instanceof Float32Array ? new Float32Array(length) : new Uint8Array(length)) as D;
 
-/** The pixels of a region; where it lies outside of the image, `fill` (0): what pads an image is a crop larger than it. */
+/**
+ * The pixels of a region; where it lies outside of the image, `fill` (0): what pads an image is a
+ * crop larger than it.
+ */
 export function cropImage<D extends Pixels>(
   image: RawImage<D>,
   region: Region,
@@ -123,8 +132,9 @@ export function padToSquare<D extends Pixels>(image: RawImage<D>, fill: Fill = 0
 }
 
 /**
- * The middle of an image; where it is smaller, `fill` around it. Half a pixel left over is rounded down, the crop being further
- * left and up and padding on these sides wider (transformers' `center_crop`); with Math.trunc padding there is narrower.
+ * The middle of an image; where it is smaller, `fill` around it. Half a pixel left over is rounded
+ * down, the crop being further left and up and padding on these sides wider (transformers'
+ * `center_crop`); with Math.trunc padding there is narrower.
  */
 export function centerCrop<D extends Pixels>(
   image: RawImage<D>,
@@ -149,8 +159,8 @@ export function flipImage<D extends Pixels>(image: RawImage<D>): RawImage<D> {
 }
 
 /**
- * Pillow's `convert`: alpha is dropped or 255, grey is repeated, and colours become grey by ITU-R 601-2,
- * (19595 R + 38470 G + 7471 B + 2¹⁵) >> 16.
+ * Pillow's `convert`: alpha is dropped or 255, grey is repeated, and colours become grey by ITU-R
+ * 601-2, (19595 R + 38470 G + 7471 B + 2¹⁵) >> 16.
  */
 export function convertImage(image: RawImage, mode: ImageMode): RawImage {
   checkLevels("convertImage", image);

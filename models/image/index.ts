@@ -1,4 +1,7 @@
-/** @file Pictures: decoding, resizing, the image processors of CLIP, LLaVA, LLaVA-NeXT and MM1, and patches. */
+/**
+ * @file Pictures: decoding, resizing, the image processors of CLIP, LLaVA, LLaVA-NeXT and MM1, and
+ * patches.
+ */
 export {
   type AnyresLayout,
   type AnyresOptions,
@@ -19,7 +22,7 @@ export {
   randomResizedCrop,
   type Uniform,
 } from "./augment.ts";
-export { decodeImage } from "./decode.ts";
+export { type DecodeOptions, decodeImage } from "./decode.ts";
 export type { Resample } from "./filters.ts";
 export {
   centerCrop,

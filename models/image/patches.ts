@@ -1,7 +1,9 @@
 /**
- * @file Images as tensors of patches. Patches are row-major; in a patch the order is row, column, channel (MAE's and AIM's).
+ * @file Images as tensors of patches. Patches are row-major; in a patch the order is row, column,
+ * channel (MAE's and AIM's).
  *
- * Shape letters: B batch, C channels, H and W pixels, P patch side, N = (H / P)(W / P) patches, K = P · P · C.
+ * Shape letters: B batch, C channels, H and W pixels, P patch side, N = (H / P)(W / P) patches, K =
+ * P · P · C.
  */
 import { describe, ShapeError } from "../../core/errors.ts";
 import { type Tensor, variance } from "../../core/index.ts";

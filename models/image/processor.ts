@@ -1,7 +1,8 @@
 /**
- * @file From pictures to a vision tower's input, as the image processors of CLIP and LLaVA do it (Hugging Face transformers):
- * resize, crop, rescale, normalise, to [B, C, H, W]. A processor is made from the `preprocessor_config.json` next to a
- * model's weights; what a config does not say is as there. Tiles are the affair of anyres.ts and sub-images.ts.
+ * @file From pictures to a vision tower's input, as the image processors of CLIP and LLaVA do it
+ * (Hugging Face transformers): resize, crop, rescale, normalise, to [B, C, H, W]. A processor is
+ * made from the `preprocessor_config.json` next to a model's weights; what a config does not say is
+ * as there. Tiles are the affair of anyres.ts and sub-images.ts.
  */
 import { ArgumentError, describe, ShapeError } from "../../core/errors.ts";
 import { type Tensor, tensor } from "../../core/index.ts";
@@ -25,8 +26,8 @@ export const IMAGENET_MEAN: readonly number[] = [0.485, 0.456, 0.406];
 export const IMAGENET_STD: readonly number[] = [0.229, 0.224, 0.225];
 
 /**
- * Pixels: the shorter side (of an integer too), with a bound for the longer one if there is one, and the aspect kept; or both,
- * whatever the aspect ("squash").
+ * Pixels: the shorter side (of an integer too), with a bound for the longer one if there is one,
+ * and the aspect kept; or both, whatever the aspect ("squash").
  */
 export type SizeConfig =
   | number
@@ -55,8 +56,8 @@ export interface PreprocessorConfig {
 
 export interface ProcessorOptions {
   /**
-   * Which of the two implementations there is followed where they differ by a level or a pixel: the one on Pillow
-   * (default), or the "fast" one on torchvision.
+   * Which of the two implementations there is followed where they differ by a level or a pixel: the
+   * one on Pillow (default), or the "fast" one on torchvision.
    */
   arithmetic?: "pillow" | "torch";
 }
@@ -91,7 +92,10 @@ export class CLIPImageProcessor {
     sizeOf(this.config.size, { width: 1, height: 1 });
   }
 
-  /** Images of any sizes → [B, C, H, W] on the default device. All must come out at one size: the crop sees to that. */
+  /**
+   * Images of any sizes → [B, C, H, W] on the default device. All must come out at one size: the
+   * crop sees to that.
+   */
   process(images: RawImage | readonly RawImage[]): Tensor {
     return stacked([images].flat().map((image) => this.planes(this.prepare(image))));
   }
@@ -104,7 +108,8 @@ export class CLIPImageProcessor {
     if (!do_center_crop) return ready;
     const crop =
       typeof crop_size === "number" ? { width: crop_size, height: crop_size } : crop_size;
-    // One crops from ⌊d/2⌋ on, the other from d/2 towards 0: not the same where the image is smaller than the crop.
+    // One crops from ⌊d/2⌋ on, the other from d/2 towards 0: not the same where the image is
+    // smaller than the crop.
     const round = this.arithmetic === "torch" ? Math.trunc : Math.floor;
     return centerCrop(ready, crop, { round });
   }
@@ -196,7 +201,9 @@ function keepingAspect(
   return width <= height ? { width: side, height: other } : { width: other, height: side };
 }
 
-/** torchvision resizes tensors by no more than these; Hugging Face takes bicubic for Lanczos there. */
+/**
+ * torchvision resizes tensors by no more than these; Hugging Face takes bicubic for Lanczos there.
+ */
 function resampling(
   resample: Resample | number,
   arithmetic: "pillow" | "torch",

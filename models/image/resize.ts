@@ -1,6 +1,7 @@
 /**
- * @file Resizing on the host, bit for bit as Pillow does it: across, then down, each pass rounded to 8 bits, with integer
- * weights. Sums are made in doubles, which hold these integers exactly; float images go through the same loops unrounded.
+ * @file Resizing on the host, bit for bit as Pillow does it: across, then down, each pass rounded
+ * to 8 bits, with integer weights. Sums are made in doubles, which hold these integers exactly;
+ * float images go through the same loops unrounded.
  */
 import { ArgumentError, describe } from "../../core/errors.ts";
 import { type Resample, resampleOf, type Taps, tapsOf } from "./filters.ts";
@@ -17,11 +18,15 @@ import {
 export interface ResizeOptions {
   /** The filter (default "bicubic"), by its name or Pillow's number of it. */
   resample?: Resample | number;
-  /** The part of the image that is resized: left, upper, right, lower in pixels, fractions too (default: all of it). */
+  /**
+   * The part of the image that is resized: left, upper, right, lower in pixels, fractions too
+   * (default: all of it).
+   */
   box?: readonly [number, number, number, number];
   /**
-   * Whose weights 8-bit images are multiplied with: Pillow's of 22 fractional bits (default), or as many bits as fit into 16,
-   * with which PyTorch resizes uint8 tensors; the results differ by a level now and then.
+   * Whose weights 8-bit images are multiplied with: Pillow's of 22 fractional bits (default), or as
+   * many bits as fit into 16, with which PyTorch resizes uint8 tensors; the results differ by a
+   * level now and then.
    */
   arithmetic?: "pillow" | "torch";
 }
@@ -29,7 +34,9 @@ export interface ResizeOptions {
 /** 32 bits less 8 of a pixel and 2 for sums outside of 0 … 255. */
 const PILLOW_BITS = 22;
 
-/** The image at another size, of both sides independently. Alpha weighs the colours, as in Pillow. */
+/**
+ * The image at another size, of both sides independently. Alpha weighs the colours, as in Pillow.
+ */
 export function resizeImage<D extends Pixels>(
   image: RawImage<D>,
   size: ImageSize,
@@ -93,7 +100,7 @@ function boxOf(
   return [left, upper, right, lower];
 }
 
-// --- the two passes --------------------------------------------------------------------------------------------------
+// --- the two passes ------------------------------------------------------------------------------
 
 interface Pass {
   /** Lengths of the axis that is resized. */
@@ -104,7 +111,10 @@ interface Pass {
   readonly taps: Taps;
 }
 
-/** Weights as 8-bit images take them: integers, `bits` of which are a fraction. Floats stay as they are, with 0 bits. */
+/**
+ * Weights as 8-bit images take them: integers, `bits` of which are a fraction. Floats stay as they
+ * are, with 0 bits.
+ */
 function fixed(taps: Taps, src: Pixels, arithmetic: "pillow" | "torch") {
   const { weights } = taps;
   if (src instanceof Float32Array) return { weights, bits: 0, half: 0 };
@@ -145,8 +155,8 @@ function resizeRows(src: Pixels, out: Pixels, pass: Pass, arithmetic: "pillow" |
 }
 
 /**
- * The same in 32-bit integers and three channels at a time: 11 ms of a 1024 × 768 image to 336 × 336 where the loop above
- * takes 27 (November 2026), and nearly all images come this way.
+ * The same in 32-bit integers and three channels at a time: 11 ms of a 1024 × 768 image to 336 ×
+ * 336 where the loop above takes 27 (November 2026), and nearly all images come this way.
  */
 function resizeRgbRows(
   src: Pixels,
@@ -199,9 +209,12 @@ function clip(sum: number, bits: number): number {
   return level < 0 ? 0 : Math.min(level, 255);
 }
 
-// --- what is not a filter --------------------------------------------------------------------------------------------
+// --- what is not a filter ------------------------------------------------------------------------
 
-/** The pixel under each new one's middle. Steps are added up, as Pillow does, whose roundings decide at edges. */
+/**
+ * The pixel under each new one's middle. Steps are added up, as Pillow does, whose roundings decide
+ * at edges.
+ */
 function nearest<D extends Pixels>(
   { width: from, channels: C, data }: RawImage<D>,
   { width, height }: ImageSize,

@@ -1,10 +1,11 @@
 /**
- * @file MM1's high resolution (arXiv 2403.09611, section 4.1; after SPHINX, Monkey and LLaVA-NeXT): an image is seen whole, at
- * the encoder's resolution, and cut into 2 × 2 crops of twice that. Both views are squares, whatever the aspect. 1344 is
- * 5 sub-images of 672, 896 five of 448 and 1792 five of 896, for which the encoder's position embeddings are resized.
+ * @file MM1's high resolution (arXiv 2403.09611, section 4.1; after SPHINX, Monkey and LLaVA-NeXT):
+ * an image is seen whole, at the encoder's resolution, and cut into 2 × 2 crops of twice that. Both
+ * views are squares, whatever the aspect. 1344 is 5 sub-images of 672, 896 five of 448 and 1792
+ * five of 896, for which the encoder's position embeddings are resized.
  *
- * Not said in the paper, and decided here: the whole image comes first, the crops follow row by row, and nothing stands
- * between them.
+ * Not said in the paper, and decided here: the whole image comes first, the crops follow row by
+ * row, and nothing stands between them.
  */
 import { ArgumentError, describe } from "../../core/errors.ts";
 import type { Tensor } from "../../core/index.ts";
@@ -63,8 +64,9 @@ export class SubImageProcessor {
   }
 
   /**
-   * The images of one prompt. With `full`, only that many at its end are cut, and those before are seen whole at the side of
-   * a sub-image: with 5 · 144 tokens per image few demonstrations would fit (MM1's mixed-resolution few-shot prompts).
+   * The images of one prompt. With `full`, only that many at its end are cut, and those before are
+   * seen whole at the side of a sub-image: with 5 · 144 tokens per image few demonstrations would
+   * fit (MM1's mixed-resolution few-shot prompts).
    */
   process(
     images: readonly RawImage[],

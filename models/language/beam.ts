@@ -1,10 +1,11 @@
 /**
- * @file Beam search as Hugging Face's: per sequence the n likeliest continuations are kept at every step, and
- * those that end compete by their log-probability over length ^ lengthPenalty.
+ * @file Beam search as Hugging Face's: per sequence the n likeliest continuations are kept at every
+ * step, and those that end compete by their log-probability over length ^ lengthPenalty.
  */
 
+import type { Tensor } from "../../core/index.ts";
 import type { Session } from "./generate.ts";
-import { penalised, type SamplingSettings } from "./sampling.ts";
+import { bestIds, penalised, type SamplingSettings } from "./sampling.ts";
 
 export interface BeamSettings extends Pick<SamplingSettings, "repetitionPenalty"> {
   /** n */
@@ -31,15 +32,17 @@ interface Search {
   done: boolean;
 }
 
-/** The best hypothesis per prompt. */
+/** The best hypothesis per prompt; `logits` [P·n, V] are those after the prompts. */
 export async function searchBeams(
   session: Session,
+  logits: Tensor,
   prompts: readonly (readonly number[])[],
   settings: BeamSettings,
 ): Promise<Hypothesis[]> {
   const { beams: n, maxNewTokens, stopTokens = [], lengthPenalty = 1 } = settings;
   const { earlyStopping = false, repetitionPenalty = 1 } = settings;
-  // All beams begin with the same prompt; but for the first they are out of the running, or all would stay equal.
+  // All beams begin with the same prompt; but for the first they are out of the running, or all
+  // would stay equal.
   const searches = prompts.map((): Search => {
     const beams = Array.from({ length: n }, (_, i) => ({ tokens: [], sum: i === 0 ? 0 : -1e9 }));
     return { beams, ended: [], done: false };
@@ -50,12 +53,9 @@ export async function searchBeams(
   const end = (search: Search, hypothesis: Hypothesis) => {
     search.ended = [...search.ended, hypothesis].sort((a, b) => b.score - a.score).slice(0, n);
   };
-  let logits = session.start(
-    prompts.flatMap((ids) => Array.from({ length: n }, () => ids)),
-    maxNewTokens,
-  );
+  let current = logits;
   for (let step = 1; step <= maxNewTokens; step++) {
-    const scores = (await logits.data()) as Float32Array;
+    const scores = (await current.data()) as Float32Array;
     const V = scores.length / session.B;
     const rows: number[] = [];
     for (const [p, search] of searches.entries()) {
@@ -87,7 +87,7 @@ export async function searchBeams(
     }
     if (step === maxNewTokens || searches.every((s) => s.done)) break;
     session.permute(rows);
-    logits = session.next(searches.flatMap((s) => s.beams.map((b) => b.tokens.at(-1)!)));
+    current = session.next(searches.flatMap((s) => s.beams.map((b) => b.tokens.at(-1)!)));
   }
   return searches.map((search) => {
     if (!search.done)
@@ -104,11 +104,4 @@ function logSoftmax(scores: Float32Array): Float64Array {
   for (const s of scores) sum += Math.exp(s - max);
   const total = max + Math.log(sum);
   return Float64Array.from(scores, (s) => s - total);
-}
-
-/** The ids of the k best scores. */
-function bestIds(scores: Float64Array, k: number): number[] {
-  return Array.from(scores.keys())
-    .sort((a, b) => scores[b] - scores[a] || a - b)
-    .slice(0, k);
 }

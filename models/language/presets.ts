@@ -54,7 +54,8 @@ export function parameterCount(config: LanguageConfig): ParameterCount {
   const [inner, shared] = [heads * headDim, kvHeads * headDim];
   const attention =
     width * (2 * inner + 2 * shared) +
-    (attentionBias ? inner + 2 * shared + width : 0) +
+    (attentionBias ? inner + 2 * shared : 0) +
+    (attentionBias === true ? width : 0) +
     (qkNorm ? 2 * headDim : 0);
   const feedForward = 3 * width * hidden;
   const bias = mlpBias ? 2 * hidden + width : 0;

@@ -1,23 +1,33 @@
 /**
- * @file Which token comes next: greedy, or drawn from a softmax that has been cut down. The order of the steps,
- * and what each keeps, are Hugging Face's: repetition penalty, temperature, top-k, top-p, min-p.
+ * @file Which token comes next: greedy, or drawn from a softmax that has been cut down. The order
+ * of the steps, and what each keeps, are Hugging Face's: repetition penalty, temperature, top-k,
+ * top-p, min-p.
  *
  * It is done on the host, in float64, on one row of scores: the same choices on every device.
  */
 import { ArgumentError, describe } from "../../core/errors.ts";
 
 export interface SamplingSettings {
-  /** Scores are divided by it; 0, the default, is greedy: the best score, of equal ones the smallest id. */
+  /**
+   * Scores are divided by it; 0, the default, is greedy: the best score, of equal ones the smallest
+   * id.
+   */
   readonly temperature?: number;
   /** Only the k best scores. */
   readonly topK?: number;
-  /** Only the likeliest tokens that together have this probability (https://arxiv.org/abs/1904.09751). */
+  /**
+   * Only the likeliest tokens that together have this probability
+   * (https://arxiv.org/abs/1904.09751).
+   */
   readonly topP?: number;
-  /** Only tokens with at least this share of the likeliest one's probability (https://arxiv.org/abs/2407.01082). */
+  /**
+   * Only tokens with at least this share of the likeliest one's probability
+   * (https://arxiv.org/abs/2407.01082).
+   */
   readonly minP?: number;
   /**
-   * Scores of tokens in the prompt or the text so far are divided by it if positive, else multiplied
-   * (https://arxiv.org/abs/1909.05858).
+   * Scores of tokens in the prompt or the text so far are divided by it if positive, else
+   * multiplied (https://arxiv.org/abs/1909.05858).
    */
   readonly repetitionPenalty?: number;
 }
@@ -46,45 +56,72 @@ export function penalised(
   return out;
 }
 
-/** Ids by falling score; equal scores by id. */
-function ranking(scores: Float64Array): number[] {
-  return Array.from(scores.keys()).sort((a, b) => scores[b] - scores[a] || a - b);
+/**
+ * The ids of the k best scores, falling, equal ones by id. One pass: a vocabulary is long, k is
+ * short.
+ */
+export function bestIds(scores: Float64Array, k: number): number[] {
+  const best: number[] = [];
+  for (let id = 0; id < scores.length; id++) {
+    let place = best.length;
+    while (place > 0 && scores[best[place - 1]] < scores[id]) place--;
+    if (place === k) continue;
+    best.splice(place, 0, id);
+    if (best.length > k) best.pop();
+  }
+  return best;
 }
 
 /**
- * Scores [V] → the tokens that may be drawn, the likeliest first, and their probabilities, which sum to 1.
- * `temperature` must not be 0.
+ * The scores that may be drawn, falling, and their probabilities. Sorting numbers alone is ten
+ * times as fast as sorting ids.
  */
-export function candidates(
+function cut(
   scores: Float64Array,
   { temperature = 1, topK, topP = 1, minP = 0 }: SamplingSettings,
-): { ids: number[]; probabilities: number[] } {
-  let ids = ranking(scores);
+) {
+  const falling = scores.toSorted().reverse();
+  const [best] = falling;
+  let count = falling.findLastIndex((s) => s !== -Infinity) + 1;
   // Scores equal to the k-th stay.
-  if (topK !== undefined && topK < ids.length) {
-    const least = scores[ids[topK - 1]];
-    ids = ids.filter((id) => scores[id] >= least);
+  if (topK !== undefined && topK < count) {
+    const least = falling[topK - 1];
+    count = falling.findLastIndex((s) => s >= least) + 1;
   }
-  const best = scores[ids[0]];
-  let weights = ids.map((id) => Math.exp((scores[id] - best) / temperature));
-  const keep = (count: number) => {
-    ids = ids.slice(0, count);
-    weights = weights.slice(0, count);
-  };
+  let weights = falling.subarray(0, count).map((s) => Math.exp((s - best) / temperature));
+  const totalOf = (list: Float64Array) => list.reduce((a, b) => a + b, 0);
   if (topP < 1) {
-    const total = weights.reduce((a, b) => a + b, 0);
-    let [sum, count] = [0, 0];
-    while (count < weights.length && sum < topP * total) sum += weights[count++];
-    keep(count);
+    const total = totalOf(weights);
+    let [sum, kept] = [0, 0];
+    while (kept < weights.length && sum < topP * total) sum += weights[kept++];
+    weights = weights.subarray(0, kept);
   }
   // The likeliest has weight 1.
   const enough = weights.findIndex((w) => w < minP);
-  if (enough >= 0) keep(enough);
-  const total = weights.reduce((a, b) => a + b, 0);
-  return { ids, probabilities: weights.map((w) => w / total) };
+  if (enough >= 0) weights = weights.subarray(0, enough);
+  const total = totalOf(weights);
+  return { falling, probabilities: weights.map((w) => w / total) };
 }
 
-/** The next token of a row of scores [V]. `u` in [0, 1) decides where there is a choice. */
+/**
+ * Scores [V] → the tokens that may be drawn, the likeliest first (of equal ones the smallest id),
+ * and their probabilities, which sum to 1. `temperature` must not be 0.
+ */
+export function candidates(
+  scores: Float64Array,
+  settings: SamplingSettings,
+): { ids: number[]; probabilities: number[] } {
+  const { falling, probabilities } = cut(scores, settings);
+  const least = falling[probabilities.length - 1];
+  const ids = Array.from(scores.keys()).filter((id) => scores[id] >= least);
+  ids.sort((a, b) => scores[b] - scores[a] || a - b);
+  return { ids: ids.slice(0, probabilities.length), probabilities: [...probabilities] };
+}
+
+/**
+ * The next token of a row of scores [V]. `u` in [0, 1) decides where there is a choice.
+ * @throws ArgumentError where a score is NaN.
+ */
 export function chooseToken(
   scores: ArrayLike<number>,
   seen: Iterable<number>,
@@ -92,16 +129,19 @@ export function chooseToken(
   u: number,
 ): number {
   const row = penalised(scores, seen, settings.repetitionPenalty ?? 1);
+  if (row.some(Number.isNaN))
+    throw new ArgumentError(describe("chooseToken", "scores that are numbers", "NaN"));
   if (!settings.temperature) {
     let best = 0;
     for (let id = 1; id < row.length; id++) if (row[id] > row[best]) best = id;
     return best;
   }
-  const { ids, probabilities } = candidates(row, settings);
-  let sum = 0;
-  for (const [i, p] of probabilities.entries()) {
-    sum += p;
-    if (u < sum) return ids[i];
-  }
-  return ids.at(-1)!; // The sum fell short of 1 by rounding.
+  const { falling, probabilities } = cut(row, settings);
+  let [sum, rank] = [0, 0];
+  // The last one also where the sum falls short of 1 by rounding.
+  while (rank < probabilities.length - 1 && u >= (sum += probabilities[rank])) rank++;
+  // The id in that place of the ranking: of equal scores by id.
+  const score = falling[rank];
+  let before = rank - falling.indexOf(score);
+  return row.findIndex((s) => s === score && before-- === 0);
 }

@@ -1,6 +1,7 @@
 /**
- * @file Text from tokens as they come: whole characters only, and nothing of a stop string. A token may end in
- * the middle of a character's bytes, or begin what may become a stop string; both wait for the next one.
+ * @file Text from tokens as they come: whole characters only, and nothing of a stop string. A token
+ * may end in the middle of a character's bytes, or begin what may become a stop string; both wait
+ * for the next one.
  */
 
 /** Ids → text, as our tokenizers have it. */
@@ -16,8 +17,8 @@ export class TextStream {
   readonly #stops: readonly string[];
   readonly #ids: number[];
   /**
-   * A few ids before those not shown yet are decoded with them: what a token is as text depends on its
-   * neighbours.
+   * A few ids before those not shown yet are decoded with them: what a token is as text depends on
+   * its neighbours.
    */
   #context = 0;
   #read: number;
@@ -28,7 +29,10 @@ export class TextStream {
   /** Whether a stop string has come. */
   stopped = false;
 
-  /** `before`: the ids that the text goes on from; it begins with the space behind them, if there is one. */
+  /**
+   * `before`: the ids that the text goes on from; it begins with the space behind them, if there is
+   * one.
+   */
   constructor(decoder: Decoder, stops: readonly string[] = [], before: readonly number[] = []) {
     this.#decoder = decoder;
     this.#ids = before.slice(-CONTEXT);

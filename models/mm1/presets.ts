@@ -1,6 +1,7 @@
 /**
  * @file MM1's published sizes as configurations of VisionLanguageModel (https://arxiv.org/abs/2403.09611): CLIP's ViT-H at 378
- * pixels, a C-Abstractor of 144 tokens, and a language model; the ablations' base is a ViT-L at 336 and 1.2B.
+ * pixels, a C-Abstractor of 144 tokens, and a language model; the ablations' base is a ViT-L at 336 and 1.2B. They also tried
+ * AIM's encoders, and 64 tokens by averages or attention: the options have them.
  *
  * Not said in the paper, and decided here: the dimensions of the language models (../language/presets.ts), that the last
  * layer is read behind its norm and without the class token, Honeybee's sizes for the C-Abstractor, the placeholder's id.
@@ -10,7 +11,9 @@ import type { ConnectorChoice } from "../connectors/choice.ts";
 import { specials } from "../language/bpe.ts";
 import { languagePresets } from "../language/presets.ts";
 import type { VisionLanguageConfig } from "../multimodal/vision-language.ts";
+import { type AimSize, aimConfig } from "../vision/aim.ts";
 import { type ClipSize, clipConfig } from "../vision/clip.ts";
+import type { ViTConfig } from "../vision/vit.ts";
 
 const final: ClipSize = "H/14-378";
 
@@ -27,11 +30,19 @@ const sizes = {
 export type Mm1Size = keyof typeof sizes;
 export const mm1Sizes = Object.keys(sizes) as readonly Mm1Size[];
 
+export type Mm1Encoder = ClipSize | `AIM-${AimSize}`;
+
 export interface Mm1Options {
   /** A C-Abstractor of 144 tokens unless given. */
   readonly connector?: ConnectorChoice;
   /** The published one unless given. */
-  readonly encoder?: ClipSize;
+  readonly encoder?: Mm1Encoder;
+}
+
+function encoderConfig(name: Mm1Encoder): ViTConfig {
+  if (name.startsWith("AIM-")) return aimConfig(name.slice(4) as AimSize);
+  // DFN's encoders were trained with the quick GELU.
+  return clipConfig(name as ClipSize, { activation: "quick_gelu" }).vision;
 }
 
 /**
@@ -44,8 +55,7 @@ export function mm1Config(size: Mm1Size, options: Mm1Options = {}): VisionLangua
   const { encoder, language } = sizes[size];
   const { connector = { kind: "c-abstractor", tokens: 144 } } = options;
   return {
-    // DFN's encoders were trained with the quick GELU.
-    vision: clipConfig(options.encoder ?? encoder, { activation: "quick_gelu" }).vision,
+    vision: encoderConfig(options.encoder ?? encoder),
     connector,
     language: languagePresets[language],
     imageToken: specials.indexOf("<image>"),

@@ -1,39 +1,36 @@
 /**
- * @file The Hugging Face library's LLaVA and LLaVA-NeXT (CLIP's image tower, two linear maps, Llama or Mistral): what
- * `config.json` says as our configuration, where the checkpoint's weights are in our model, and folders.
+ * @file The Hugging Face library's LLaVA and LLaVA-NeXT (CLIP's image tower, two linear maps, Llama
+ * or Mistral): what `config.json` says as our configuration, where the checkpoint's weights are in
+ * our model, and folders.
  *
- * A setting that would change the numbers and that we do not have is an error, never ignored.
+ * The library's classes pass over settings that they do not have, and so do we; one that they have,
+ * that changes the numbers and that we do not have is an error.
  */
 import { ArgumentError, describe } from "../../core/errors.ts";
-import { type ActivationName, activationNamed } from "../activations.ts";
 import { CAbstractor } from "../connectors/c-abstractor.ts";
 import { cAbstractorNames, mlpConnectorNames } from "../connectors/names.ts";
 import { MlpConnector } from "../connectors/projection.ts";
 import { LLAVA_NEXT_PINPOINTS } from "../image/anyres.ts";
-import {
-  type HuggingFaceConfig,
-  huggingFaceConfigOf,
-  languageConfigOf,
-  languageNames,
-} from "../language/huggingface.ts";
+import { huggingFaceConfigOf, languageConfigOf, languageNames } from "../language/huggingface.ts";
+import { activation, type ConfigJson, flag, number, refuse } from "../settings.ts";
 import { clipVisionConfigOf, clipVisionJson } from "../vision/huggingface.ts";
 import { clipVisionNames } from "../vision/names.ts";
 import {
-  type LoadOptions,
-  loadWeightsFile,
+  type LoadCheckpointOptions,
+  loadCheckpoint,
   type NameMap,
   type Names,
   readConfig,
+  type SaveOptions,
   saveCheckpoint,
 } from "../weights.ts";
 import { type VisionLanguageConfig, VisionLanguageModel } from "./vision-language.ts";
 
-const refuse = (what: string, expected: string, got: unknown): never => {
-  throw new ArgumentError(describe("llavaConfigOf", `${what}: ${expected}`, JSON.stringify(got)));
-};
-
-/** Where a `text_config` is silent: LlamaConfig's and MistralConfig's own values. Published LLaVAs rely on them. */
-const textDefaults: Readonly<Record<string, HuggingFaceConfig>> = {
+/**
+ * Where a `text_config` is silent: LlamaConfig's and MistralConfig's own values. Published LLaVAs
+ * rely on them.
+ */
+const textDefaults: Readonly<Record<string, ConfigJson>> = {
   llama: {
     ...{ vocab_size: 32_000, hidden_size: 4096, intermediate_size: 11_008 },
     ...{ num_hidden_layers: 32, num_attention_heads: 32, max_position_embeddings: 2048 },
@@ -46,37 +43,43 @@ const textDefaults: Readonly<Record<string, HuggingFaceConfig>> = {
 };
 
 /** The image tower of LLaVA-1.5 and 1.6, where there is no `vision_config`. */
-const visionDefaults: HuggingFaceConfig = {
+const visionDefaults: ConfigJson = {
   ...{ image_size: 336, patch_size: 14, hidden_size: 1024, intermediate_size: 4096 },
   ...{ num_hidden_layers: 24, num_attention_heads: 16 },
 };
 
-/** `config.json` of a LlavaForConditionalGeneration or LlavaNextForConditionalGeneration. */
-export function llavaConfigOf(json: HuggingFaceConfig): VisionLanguageConfig {
+/**
+ * `config.json` of a LlavaForConditionalGeneration or LlavaNextForConditionalGeneration.
+ * @throws ArgumentError for another kind of model, a setting of another kind, or one that we do not
+ * have.
+ */
+export function llavaConfigOf(json: ConfigJson): VisionLanguageConfig {
   const type = json.model_type ?? "llava";
   if (type !== "llava" && type !== "llava_next") refuse("model_type", "llava or llava_next", type);
-  const vision = (json.vision_config ?? visionDefaults) as HuggingFaceConfig;
+  const vision = (json.vision_config ?? visionDefaults) as ConfigJson;
   const visionType = vision.model_type ?? "clip_vision_model";
   if (visionType !== "clip_vision_model") refuse("vision_config", "clip_vision_model", visionType);
-  const text = (json.text_config ?? {}) as HuggingFaceConfig;
+  const text = (json.text_config ?? {}) as ConfigJson;
   const strategy = json.vision_feature_select_strategy ?? "default";
   if (strategy !== "default" && strategy !== "full")
     refuse("vision_feature_select_strategy", "default or full", strategy);
   const layer = json.vision_feature_layer ?? -2;
   if (![layer].flat().every(Number.isInteger)) refuse("vision_feature_layer", "integers", layer);
-  const token = json.image_token_index ?? json.image_token_id ?? 32_000;
-  const activation = `${json.projector_hidden_act ?? "gelu"}` as ActivationName;
-  activationNamed(activation); // Throws for a name that is none.
+  const token = number(json, "image_token_index", number(json, "image_token_id", 32_000));
   const config: VisionLanguageConfig = {
     vision: clipVisionConfigOf(vision),
-    connector: { kind: "mlp", activation, bias: json.multimodal_projector_bias !== false },
+    connector: {
+      kind: "mlp",
+      activation: activation(json, "projector_hidden_act", "gelu"),
+      bias: flag(json, "multimodal_projector_bias", true),
+    },
     language: languageConfigOf({
       ...textDefaults[`${text.model_type ?? "llama"}`],
       ...text,
       // The whole model's word counts.
       tie_word_embeddings: json.tie_word_embeddings ?? text.tie_word_embeddings ?? false,
     }),
-    imageToken: token as number,
+    imageToken: token,
     layer: layer as number | number[],
     classToken: strategy === "full",
   };
@@ -87,7 +90,8 @@ export function llavaConfigOf(json: HuggingFaceConfig): VisionLanguageConfig {
 }
 
 /**
- * The names in published checkpoints of LLaVA and LLaVA-NeXT; a C-Abstractor's are Honeybee's below `projector.`.
+ * The names in published checkpoints of LLaVA and LLaVA-NeXT; a C-Abstractor's are Honeybee's below
+ * `projector.`.
  * @throws ArgumentError for another connector.
  */
 export function llavaNames(model: VisionLanguageModel): NameMap {
@@ -110,10 +114,10 @@ export function llavaNames(model: VisionLanguageModel): NameMap {
  */
 export async function loadLlava(
   folder: string,
-  options: LoadOptions = {},
+  options: LoadCheckpointOptions = {},
 ): Promise<VisionLanguageModel> {
   const model = new VisionLanguageModel(llavaConfigOf(await readConfig(folder)));
-  await loadWeightsFile(folder, llavaNames(model), options);
+  await loadCheckpoint(folder, model, llavaNames, options);
   return model.eval();
 }
 
@@ -121,14 +125,10 @@ export async function loadLlava(
  * `config.json` from which the Hugging Face library makes the same model.
  * @throws ArgumentError for a model that the library does not have.
  */
-export function llavaJson({ config, connector }: VisionLanguageModel): HuggingFaceConfig {
+export function llavaJson({ config, connector }: VisionLanguageModel): ConfigJson {
   const { vision, language, layer, classToken = false, pinpoints, imageToken } = config;
-  const { classToken: token, preNorm, patchBias, positions = "learned" } = vision;
-  const isClip = token && preNorm && patchBias === false && positions === "learned";
-  if (!(connector instanceof MlpConnector) || config.connector.kind !== "mlp" || !isClip)
-    throw new ArgumentError(
-      describe("llavaJson", "CLIP's image tower and an MLP", connector.constructor.name),
-    );
+  if (!(connector instanceof MlpConnector) || config.connector.kind !== "mlp")
+    throw new ArgumentError(describe("llavaJson", "an MLP", connector.constructor.name));
   if (layer === undefined || config.interpolate)
     throw new ArgumentError(
       describe("llavaJson", "a layer, and images of one size", JSON.stringify({ layer })),
@@ -154,5 +154,5 @@ export function llavaJson({ config, connector }: VisionLanguageModel): HuggingFa
 export const saveLlava = (
   folder: string,
   model: VisionLanguageModel,
-  options: { readonly maxShardSize?: number } = {},
+  options: SaveOptions = {},
 ): Promise<void> => saveCheckpoint(folder, llavaNames(model), llavaJson(model), options);

@@ -1,14 +1,16 @@
 /**
- * @file How AIM is judged (https://arxiv.org/abs/2401.08541, §5): a classifier that pools the tokens of some of the trunk's
- * layers by attention. The trunk itself attends both ways here and is usually frozen.
+ * @file How AIM is judged (https://arxiv.org/abs/2401.08541, §5): a classifier that pools the
+ * tokens of some of the trunk's layers by attention. The trunk itself attends both ways here and is
+ * usually frozen.
  *
  * Shape letters: B images, C channels, K patches, D width, Q learned queries, N classes.
  */
 import { ArgumentError, describe } from "../../core/errors.ts";
 import { crossEntropy, scaledDotProductAttention, type Tensor } from "../../core/index.ts";
 import { BatchNorm1d, init, Linear, Module } from "../../nn/index.ts";
+import { type ConfigJson, number, numbers, refuse } from "../settings.ts";
 import { layerNames, type NameMap, type Names } from "../weights.ts";
-import { aimTrunk, aimTrunkNames } from "./aim.ts";
+import { aimConfigOf, aimTrunk, aimTrunkNames } from "./aim.ts";
 import type { ImageOptions, ViT, ViTConfig } from "./vit.ts";
 
 export interface AimProbeConfig {
@@ -22,8 +24,9 @@ export interface AimProbeConfig {
 }
 
 /**
- * Tokens [B, K, D] → scores [B, N]: batch norm without an affine map, learned queries that attend to all tokens (keys and values
- * have a linear map without bias, queries and the result none), a linear map without bias.
+ * Tokens [B, K, D] → scores [B, N]: batch norm without an affine map, learned queries that attend
+ * to all tokens (keys and values have a linear map without bias, queries and the result none), a
+ * linear map without bias.
  */
 export class AttentionProbe extends Module {
   norm: BatchNorm1d;
@@ -75,7 +78,10 @@ export class AimClassifier extends Module {
     this.head = new AttentionProbe(width, config.classes, config.heads ?? heads, config.queries);
   }
 
-  /** What the probe reads, [B, K, D]: the mean of the raw outputs of `layers`; the final norm has no part in it. */
+  /**
+   * What the probe reads, [B, K, D]: the mean of the raw outputs of `layers`; the final norm has no
+   * part in it.
+   */
   features(images: Tensor, options: ImageOptions = {}): Tensor {
     const states = this.trunk.hiddenStates(images, options);
     const chosen = this.layers.map((i) => states[i + 1]);
@@ -90,6 +96,32 @@ export class AimClassifier extends Module {
   loss(images: Tensor, classes: Tensor): Tensor {
     return crossEntropy(this.forward(images), classes);
   }
+}
+
+/**
+ * The configuration of ml-aim's AIMForImageClassification (its `config.json`): trunk and probe. Its
+ * attention has no biases to queries, keys and values, whatever `use_bias` says.
+ * @throws ArgumentError for a setting of another kind, or one that is not here.
+ */
+export function aimClassifierConfigOf(json: ConfigJson): {
+  readonly trunk: ViTConfig;
+  readonly probe: AimProbeConfig;
+} {
+  const { probe_layers: _, num_classes: __, ...rest } = json;
+  const trunk = aimConfigOf(rest);
+  return {
+    trunk,
+    probe: { classes: number(json, "num_classes", 1000), layers: probeLayers(json, trunk) },
+  };
+}
+
+/** `probe_layers`: the layers, or how many of the last. */
+function probeLayers(json: ConfigJson, { depth }: ViTConfig): number[] {
+  if (Array.isArray(json.probe_layers)) return numbers(json, "probe_layers");
+  const count = number(json, "probe_layers", 6);
+  if (!(Number.isInteger(count) && count >= 1 && count <= depth))
+    refuse("probe_layers (6 unless given)", `1 … ${depth} layers`, count);
+  return Array.from({ length: count }, (_, i) => depth - count + i);
 }
 
 /** Backbone and attention probe, as ml-aim has them. */

@@ -1,26 +1,42 @@
 /**
- * @file AIM, the autoregressive image model (https://arxiv.org/abs/2401.08541), one of the encoders that MM1 compares: a ViT
- * without a class token, whose linear maps have no biases, learns to predict the pixels of each patch from the patches before it.
+ * @file AIM, the autoregressive image model (https://arxiv.org/abs/2401.08541), one of the encoders
+ * that MM1 compares: a ViT without a class token, whose linear maps have no biases, learns to
+ * predict the pixels of each patch from the patches before it.
  *
- * Pretraining: attention is causal in raster order but for a prefix, all of whose patches everybody sees; the loss is on the
- * patches outside of it. Position k predicts patch k + 1: its own patch it sees. Prefixes of random lengths are what lets
- * the trunk attend both ways afterwards, as it does for the probe and in front of a language model.
+ * Pretraining: attention is causal in raster order but for a prefix, all of whose patches everybody
+ * sees; the loss is on the patches outside of it. Position k predicts patch k + 1: its own patch it
+ * sees. Prefixes of random lengths are what lets the trunk attend both ways afterwards, as it does
+ * for the probe and in front of a language model.
  *
- * Decides: the masks, the targets, the pixel head, the published sizes, ml-aim's names. Leaves to others: the trunk (vit.ts),
- * the probe (aim-probe.ts), the order of pixels in a patch and how they are normalised (../image/patches.ts).
+ * Decides: the masks, the targets, the pixel head, the published sizes, ml-aim's names. Leaves to
+ * others: the trunk (vit.ts), the probe (aim-probe.ts), the order of pixels in a patch and how they
+ * are normalised (../image/patches.ts).
  *
- * Shape letters: B images, C channels, P patch side, K patches, D width, F = P · P · C pixel values of a patch.
+ * Shape letters: B images, C channels, P patch side, K patches, D width, F = P · P · C pixel values
+ * of a patch.
  */
 import { ArgumentError, describe, ShapeError } from "../../core/errors.ts";
 import { arange, type Generator, logicalAnd, randint, type Tensor } from "../../core/index.ts";
 import { formatShape } from "../../core/shape.ts";
 import { init, LayerNorm, Linear, MLP, Module } from "../../nn/index.ts";
 import { normalizedPatches, patchify } from "../image/patches.ts";
+import {
+  type ConfigJson,
+  flag,
+  imageSize,
+  number,
+  patchSize,
+  refuseOthers,
+  refuseUnknown,
+} from "../settings.ts";
 import { layerNames, type NameMap, type Names } from "../weights.ts";
 import { type BlockStyle, blockNames, timmBlock } from "./names.ts";
 import { ViT, type ViTConfig } from "./vit.ts";
 
-/** AIM's trunk: fixed positions, a norm behind the patch projection, no biases, and what is given otherwise. */
+/**
+ * AIM's trunk: fixed positions, a norm behind the patch projection, no biases, and what is given
+ * otherwise.
+ */
 export function aimTrunkConfig(
   config: Pick<ViTConfig, "imageSize" | "patchSize" | "width" | "depth" | "heads"> &
     Partial<ViTConfig>,
@@ -38,10 +54,13 @@ export function aimTrunk(config: ViTConfig): ViT {
   return trunk;
 }
 
-// --- pretraining ----------------------------------------------------------------------------------------------------
+// --- pretraining ---------------------------------------------------------------------------------
 
 export interface PixelHeadConfig {
-  /** Width of the head; with it a linear map from D comes first. D, and no such map, unless given. The paper's is 2048. */
+  /**
+   * Width of the head; with it a linear map from D comes first. D, and no such map, unless given.
+   * The paper's is 2048.
+   */
   readonly width?: number;
   /** MLP blocks; the paper's 12 unless given. */
   readonly depth?: number;
@@ -51,7 +70,10 @@ export interface PixelHeadConfig {
   readonly bias?: boolean;
 }
 
-/** What a patch is predicted to look like, from its own token alone: [B, K, D] → [B, K, F]. It is dropped after pretraining. */
+/**
+ * What a patch is predicted to look like, from its own token alone: [B, K, D] → [B, K, F]. It is
+ * dropped after pretraining.
+ */
 export class PixelHead extends Module {
   input: Linear | null;
   norms: LayerNorm[];
@@ -103,7 +125,10 @@ export class Aim extends Module {
     this.head = new PixelHead(width, patchSize * patchSize * channels, eps, head);
   }
 
-  /** Images [B, C, H, W]; `outside` [B, K]: true for patches outside the prefix (outsidePrefix, samplePrefix). */
+  /**
+   * Images [B, C, H, W]; `outside` [B, K]: true for patches outside the prefix (outsidePrefix,
+   * samplePrefix).
+   */
   forward(images: Tensor, outside: Tensor): AimPass {
     let x = this.trunk.embed.forward(images);
     const attnMask = hiddenFrom(outside).unsqueeze(1); // [B, 1, K, K]
@@ -117,10 +142,16 @@ export class Aim extends Module {
 
   /** Patches with mean 0 and variance 1 each, [B, K, F]; pixels by row, column, channel. */
   targets(images: Tensor): Tensor {
-    return normalizedPatches(patchify(images, this.trunk.config.patchSize));
+    const { patchSize: P } = this.trunk.config;
+    const [h, w] = this.trunk.grid;
+    // A rest that no patch covers is not seen by the trunk either.
+    const covered = images.narrow(2, 0, h * P).narrow(3, 0, w * P);
+    return normalizedPatches(patchify(covered, P));
   }
 
-  /** The mean squared error of patches 1 … K − 1 as positions 0 … K − 2 predict them, [B, K − 1]. */
+  /**
+   * The mean squared error of patches 1 … K − 1 as positions 0 … K − 2 predict them, [B, K − 1].
+   */
   errors({ predicted }: AimPass, targets: Tensor): Tensor {
     const K = targets.shape[1];
     const difference = predicted.narrow(1, 0, K - 1).sub(targets.narrow(1, 1, K - 1));
@@ -143,7 +174,10 @@ export class Aim extends Module {
 export const outsidePrefix = (lengths: Tensor, patches: number): Tensor =>
   arange(patches).ge(lengths.unsqueeze(1));
 
-/** `outsidePrefix` of random lengths, each of 1 … K − 1 equally likely: every image has something to predict. */
+/**
+ * `outsidePrefix` of random lengths, each of 1 … K − 1 equally likely: every image has something to
+ * predict.
+ */
 export function samplePrefix(
   batch: number,
   patches: number,
@@ -154,7 +188,10 @@ export function samplePrefix(
   return outsidePrefix(randint(1, patches, [batch], options), patches);
 }
 
-/** Who is hidden from whom, [B, K queries, K keys]: patches behind the query that are outside of the prefix [B, K]. */
+/**
+ * Who is hidden from whom, [B, K queries, K keys]: patches behind the query that are outside of the
+ * prefix [B, K].
+ */
 export function hiddenFrom(outside: Tensor): Tensor {
   const [, K] = outside.shape;
   if (outside.ndim !== 2 || outside.dtype !== "bool")
@@ -166,9 +203,12 @@ export function hiddenFrom(outside: Tensor): Tensor {
   return logicalAnd(later, outside.unsqueeze(1));
 }
 
-// --- published sizes ------------------------------------------------------------------------------------------------
+// --- published sizes -----------------------------------------------------------------------------
 
-/** ml-aim's, with the six blocks (counted from 0) whose mean classifies ImageNet best. Heads are 128 wide. */
+/**
+ * ml-aim's, with the six blocks (counted from 0) whose mean classifies ImageNet best. Heads are 128
+ * wide.
+ */
 const sizes = {
   "600M": { width: 1536, depth: 24, heads: 12, best: 14 },
   "1B": { width: 2048, depth: 24, heads: 16, best: 12 },
@@ -203,7 +243,36 @@ function sizeOf(size: AimSize) {
   throw new ArgumentError(describe("AIM", `one of ${aimSizes.join(", ")}`, `"${size}"`));
 }
 
-// --- names ----------------------------------------------------------------------------------------------------------
+const aimArguments =
+  "img_size patch_size num_channels embed_dim num_blocks num_heads mlp_ratio mlp_hidden_dim qkv_bias use_bias post_trunk_norm layer_norm_eps".split(
+    " ",
+  );
+const aimFixed: ConfigJson = { ffn_dropout_rate: 0 };
+
+/**
+ * ml-aim's arguments of a backbone as ours.
+ * @throws ArgumentError for an argument of another kind, or one that is not here.
+ */
+export function aimConfigOf(json: ConfigJson): ViTConfig {
+  refuseUnknown(json, aimArguments, aimFixed);
+  refuseOthers(json, aimFixed);
+  const width = number(json, "embed_dim");
+  return aimTrunkConfig({
+    imageSize: imageSize(json, "img_size"),
+    patchSize: patchSize(json, "patch_size"),
+    channels: number(json, "num_channels", 3),
+    width,
+    depth: number(json, "num_blocks"),
+    heads: number(json, "num_heads"),
+    hidden: number(json, "mlp_hidden_dim", Math.trunc(width * number(json, "mlp_ratio", 4))),
+    eps: number(json, "layer_norm_eps", 1e-6),
+    bias: flag(json, "use_bias"),
+    qkvBias: flag(json, "qkv_bias"),
+    finalNorm: flag(json, "post_trunk_norm", true),
+  });
+}
+
+// --- names ---------------------------------------------------------------------------------------
 
 const aimBlock: BlockStyle = { ...timmBlock, norm1: "norm_1", norm2: "norm_2" };
 
@@ -219,7 +288,9 @@ export function* aimTrunkNames(trunk: ViT): Names {
   if (trunk.norm) yield* layerNames("trunk.post_trunk_norm", trunk.norm);
 }
 
-/** Backbone and pixel head. The head was never published: its names are ours, in ml-aim's manner. */
+/**
+ * Backbone and pixel head. The head was never published: its names are ours, in ml-aim's manner.
+ */
 export function aimNames({ trunk, head }: Aim): NameMap {
   function* names(): Names {
     yield* aimTrunkNames(trunk);

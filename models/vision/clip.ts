@@ -1,7 +1,8 @@
 /**
- * @file CLIP (https://arxiv.org/abs/2103.00020): an image tower and a text tower that are trained to give the same vector for
- * an image and its caption. MM1's image encoders were trained this way; the image tower is a ViT with a class token, a norm
- * ahead of the blocks and a patch projection without bias.
+ * @file CLIP (https://arxiv.org/abs/2103.00020): an image tower and a text tower that are trained
+ * to give the same vector for an image and its caption. MM1's image encoders were trained this way;
+ * the image tower is a ViT with a class token, a norm ahead of the blocks and a patch projection
+ * without bias.
  *
  * Shape letters: B images, N texts, T text positions, E width of the shared space.
  */
@@ -24,8 +25,9 @@ export interface ClipTextConfig {
   readonly activation?: ActivationName;
   readonly eps?: number;
   /**
-   * The token whose position is the text's vector: its first place. Without it, the place of the highest id, which is the
-   * same in OpenAI's vocabulary, where the end of a text is the last token of all.
+   * The token whose position is the text's vector: its first place. Without it, the place of the
+   * highest id, which is the same in OpenAI's vocabulary, where the end of a text is the last token
+   * of all.
    */
   readonly endOfText?: number;
 }
@@ -61,7 +63,10 @@ export class ClipText extends Module {
     this.norm = new LayerNorm(width, { eps });
   }
 
-  /** depth + 1 states [N, T, D], none with the final norm. `mask` [N, T]: 0 where there is padding, which no position sees. */
+  /**
+   * depth + 1 states [N, T, D], none with the final norm. `mask` [N, T]: 0 where there is padding,
+   * which no position sees.
+   */
   hiddenStates(ids: Tensor, mask?: Tensor): Tensor[] {
     const [, T] = ids.shape;
     const { context } = this.config;
@@ -99,8 +104,9 @@ export class CLIP extends Module {
   constructor(config: ClipConfig) {
     super();
     const { embed, vision, text } = config;
-    // The class token's state is the image's vector, and first values are drawn for learned positions.
-    if (!vision.classToken || vision.positions === "sincos")
+    // The class token's state is the image's vector, and first values are drawn for learned
+    // positions.
+    if (!vision.classToken || (vision.positions ?? "learned") !== "learned")
       throw new ArgumentError(
         describe("CLIP", "an image tower with a class token and learned positions", "another"),
       );
@@ -123,7 +129,10 @@ export class CLIP extends Module {
     return this.visionProjection.forward(this.vision.normalize(state.select(1, 0)));
   }
 
-  /** Text vectors [N, E] of length 1. `mask` [N, T]: 0 where there is padding; behind a text's end it changes nothing. */
+  /**
+   * Text vectors [N, E] of length 1. `mask` [N, T]: 0 where there is padding; behind a text's end
+   * it changes nothing.
+   */
   encodeText(ids: Tensor, mask?: Tensor): Tensor {
     return normalize(this.projectText(this.text.forward(ids, mask), ids));
   }
@@ -152,7 +161,10 @@ export class CLIP extends Module {
     noGrad(() => this.logitScale.assign(this.logitScale.clamp(0, MAX_SCALE)));
   }
 
-  /** OpenAI's first values: residual branches that add little at the start, the less the deeper the tower. */
+  /**
+   * OpenAI's first values: residual branches that add little at the start, the less the deeper the
+   * tower.
+   */
   #initialize(): void {
     const { vision, text } = this;
     init.constant_(this.logitScale, INITIAL_SCALE);
@@ -172,13 +184,16 @@ export class CLIP extends Module {
     const { embed } = vision;
     const scale = vision.config.width ** -0.5;
     if (embed.classToken) init.normal_(embed.classToken, 0, scale);
-    init.normal_(embed.positions, 0, scale);
+    init.normal_(embed.positions!, 0, scale);
     init.normal_(this.visionProjection.weight, 0, scale);
     init.normal_(this.textProjection.weight, 0, text.config.width ** -0.5);
   }
 }
 
-/** The mean of two cross-entropies: each image among all texts, and each text among all images. Logits [B, B]. */
+/**
+ * The mean of two cross-entropies: each image among all texts, and each text among all images.
+ * Logits [B, B].
+ */
 export function contrastiveLoss(logits: Tensor): Tensor {
   const [B, N] = logits.shape;
   if (logits.ndim !== 2 || B !== N)
@@ -189,7 +204,7 @@ export function contrastiveLoss(logits: Tensor): Tensor {
   return crossEntropy(logits, own).add(crossEntropy(logits.T, own)).mul(0.5);
 }
 
-// --- presets --------------------------------------------------------------------------------------------------------
+// --- presets -------------------------------------------------------------------------------------
 
 interface Size {
   readonly embed: number;
@@ -212,8 +227,8 @@ export type ClipSize = keyof typeof sizes;
 export const clipSizes = Object.keys(sizes) as readonly ClipSize[];
 
 /**
- * A published size. `activation` is "gelu" unless given; OpenAI's weights and DFN-5B's H/14 were trained with "quick_gelu",
- * LAION's with "gelu".
+ * A published size. `activation` is "gelu" unless given; OpenAI's weights and DFN-5B's H/14 were
+ * trained with "quick_gelu", LAION's with "gelu".
  */
 export function clipConfig(
   size: ClipSize,

@@ -1,10 +1,12 @@
 /**
- * @file What checkpoints call the weights of a ViT, in each library's layout: the Hugging Face library's CLIP and ViT, timm,
- * open_clip. A block has the same parts everywhere; a table says what each of these is called.
+ * @file What checkpoints call the weights of a ViT, in each library's layout: the Hugging Face
+ * library's CLIP and ViT, timm, open_clip. A block has the same parts everywhere; a table says what
+ * each of these is called. Parts that timm alone has (registers, norms of queries and keys,
+ * LayerScale) have timm's names in every layout.
  */
 import type { LayerNorm, MLP, TransformerBlock } from "../../nn/index.ts";
 import { layerNames, type NameMap, type Names, qkvNames } from "../weights.ts";
-import type { ViTClassifier } from "./classifier.ts";
+import type { AttentionPool, ViTClassifier } from "./classifier.ts";
 import type { CLIP } from "./clip.ts";
 import type { ViT } from "./vit.ts";
 
@@ -78,10 +80,19 @@ export function* blockNames(
       const [q, k, v] = style.qkv.map(at);
       yield* qkvNames([q, k, v], attention);
     }
+    const { qNorm, kNorm } = attention;
+    if (qNorm && kNorm) {
+      yield* layerNames(at("attn.q_norm"), qNorm);
+      yield* layerNames(at("attn.k_norm"), kNorm);
+    }
     yield* layerNames(at(style.out), attention.out);
     yield* layerNames(at(style.norm2), block.norm2 as LayerNorm);
     yield* layerNames(at(style.up), up);
     yield* layerNames(at(style.down), down);
+    if (block.scale1 && block.scale2) {
+      yield [at("ls1.gamma"), { cell: block.scale1 }];
+      yield [at("ls2.gamma"), { cell: block.scale2 }];
+    }
   }
 }
 
@@ -96,9 +107,10 @@ function* patchNames(name: string, { embed, config }: ViT): Names {
 /** A class token and positions with leading axes of 1, as the checkpoint has them. */
 function* tokenNames(token: string, positions: string, { embed }: ViT, rank: 1 | 3): Names {
   const leading = (shape: readonly number[], to: number) => [...Array(to - shape.length).fill(1), ...shape]; // biome-ignore format: one line
-  const { classToken, positions: cell } = embed;
+  const { classToken, registers, positions: cell } = embed;
   if (classToken) yield [token, { cell: classToken, shape: leading(classToken.shape, rank) }];
-  yield [positions, { cell, shape: leading(cell.shape, rank === 1 ? 2 : 3) }];
+  if (registers) yield ["reg_token", { cell: registers, shape: leading(registers.shape, 3) }];
+  if (cell) yield [positions, { cell, shape: leading(cell.shape, rank === 1 ? 2 : 3) }];
 }
 
 /** transformers.CLIPVisionModel; names begin with `vision_model.` in published checkpoints. */
@@ -164,15 +176,35 @@ export function vitNames({ vit, head }: ViTClassifier): NameMap {
 }
 
 /** timm.models.vision_transformer.VisionTransformer */
-export function timmNames({ vit, poolNorm, head }: ViTClassifier): NameMap {
+export function timmNames({ vit, attentionPool, poolNorm, head }: ViTClassifier): NameMap {
   function* names(): Names {
     yield* tokenNames("cls_token", "pos_embed", vit, 3);
     yield* patchNames("patch_embed.proj", vit);
     if (vit.preNorm) yield* layerNames("norm_pre", vit.preNorm);
     yield* blockNames("blocks.", vit.blocks, timmBlock);
     if (vit.norm) yield* layerNames("norm", vit.norm);
+    if (attentionPool) yield* attentionPoolNames("attn_pool", attentionPool);
     if (poolNorm) yield* layerNames("fc_norm", poolNorm);
     yield* layerNames("head", head);
   }
   return new Map(names());
+}
+
+/** timm.layers.AttentionPoolLatent */
+function* attentionPoolNames(name: string, { latent, attention, norm, mlp }: AttentionPool): Names {
+  yield [`${name}.latent`, { cell: latent, shape: [1, ...latent.shape] }];
+  const { weight, bias } = attention.qkv!;
+  const D = latent.shape[1];
+  for (const [part, rows] of [
+    ["q", [0, D]],
+    ["kv", [D, 2 * D]],
+  ] as const) {
+    // biome-ignore format: pairs
+    yield [`${name}.${part}.weight`, { cell: weight, rows }];
+    if (bias) yield [`${name}.${part}.bias`, { cell: bias, rows }];
+  }
+  yield* layerNames(`${name}.proj`, attention.out);
+  yield* layerNames(`${name}.norm`, norm);
+  yield* layerNames(`${name}.mlp.fc1`, mlp.up);
+  yield* layerNames(`${name}.mlp.fc2`, mlp.down);
 }

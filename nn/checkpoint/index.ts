@@ -1,7 +1,8 @@
 /**
- * @file Checkpoints: safetensors as bytes, as files, of a model, and of a whole training run; and what other programs wrote:
- * NumPy's arrays, GGUF, torch.save.
+ * @file Checkpoints: safetensors as bytes, as files, of a model, and of a whole training run; and
+ * what other programs wrote: NumPy's arrays, GGUF, torch.save.
  */
+export { type ConvertOptions, convertWeights, type WeightType } from "./convert.ts";
 export {
   loadSafetensors,
   openSafetensors,

@@ -1,20 +1,28 @@
 /**
- * @file A model's weights in a file. A shared (tied) tensor is written once, under its first path, and read from any of its
- * paths, or PyTorch's names for them. All that does not fit is found in the header and said in one error, before a byte of data is read; the
- * module changes only when everything has been read.
+ * @file A model's weights in a file. A shared (tied) tensor is written once, under its first path,
+ * and read from any of its paths, or PyTorch's names for them. All that does not fit is found in
+ * the header and said in one error, before a byte of data is read; the module changes only when
+ * everything has been read (with `dtype`: tensor by tensor).
  */
-import { isHalf } from "../../core/dtype.ts";
+import { isFloat, isHalf } from "../../core/dtype.ts";
 import { CheckpointError, describe } from "../../core/errors.ts";
 import { noGrad, realize, type Tensor } from "../../core/index.ts";
 import { formatShape, sameShape } from "../../core/shape.ts";
 import type { Module, StateDict } from "../module.ts";
+import { type ConvertOptions, Receiver } from "./convert.ts";
 import { saveSafetensors } from "./files.ts";
 import { openTensors, type TensorFile } from "./sharded.ts";
 
-export interface LoadModelOptions {
-  /** Whether missing and unexpected names are errors (the default); a wrong shape or dtype always is. */
+export interface LoadModelOptions extends ConvertOptions {
+  /**
+   * Whether missing and unexpected names are errors (the default); a wrong shape or dtype always
+   * is.
+   */
   readonly strict?: boolean;
-  /** What the file puts before the module's names, such as "vision.": names without it are not looked at. */
+  /**
+   * What the file puts before the module's names, such as "vision.": names without it are not
+   * looked at.
+   */
   readonly prefix?: string;
 }
 
@@ -28,16 +36,30 @@ export function saveModel(
   return saveSafetensors(path, distinctTensors(module), { format: "pt", ...metadata });
 }
 
-/** Fills a module from a file or the index of several (`….index.json`); resolves to the names that did not match, empty unless `strict: false`. */
+/**
+ * Fills a module from a file or the index of several (`….index.json`); resolves to the names that
+ * did not match, empty unless `strict: false`. With `dtype` the weights are converted while they
+ * are read, one after the other: the file has those of the module as it is, in any float type.
+ */
 export async function loadModel(
   path: string,
   module: Module,
-  { strict = true, prefix = "" }: LoadModelOptions = {},
+  { strict = true, prefix = "", ...options }: LoadModelOptions = {},
 ): Promise<{ missing: string[]; unexpected: string[] }> {
   await using file = await openTensors(path);
-  const match = matchNames(module.loadableNames(), file, prefix);
+  const converts = options.dtype !== undefined;
+  const match = matchNames(module.loadableNames(), file, prefix, converts);
   throwMisfits(path, [match], strict, 'other names: prefix: "…"; a part: strict: false');
-  await fill(file, match.pairs);
+  const receiver = new Receiver(module, options);
+  if (!converts) await fill(file, match.pairs);
+  else {
+    for (const [cell, name] of match.pairs) {
+      const value = await file.tensor(name, { device: cell.device });
+      await receiver.take(cell, value);
+      value.dispose();
+    }
+    await receiver.finish();
+  }
   return { missing: match.missing, unexpected: match.unexpected };
 }
 
@@ -57,11 +79,15 @@ export interface Match {
   readonly misfits: string[];
 }
 
-/** Compares named cells with a file's entries below `prefix`. */
+/**
+ * Compares named cells with a file's entries below `prefix`; `round`: any float type fits a float
+ * cell.
+ */
 export function matchNames(
   named: Iterable<[string, Tensor]>,
   { entries }: TensorFile,
   prefix: string,
+  round = false,
 ): Match {
   const names = new Map<Tensor, string[]>();
   for (const [name, cell] of named) {
@@ -79,7 +105,10 @@ export function matchNames(
     for (const name of present) {
       const { dtype, stored, shape } = entries.get(name)!;
       // An f32 holds every half; the other way digits would be lost unasked.
-      const holds = cell.dtype === dtype || (cell.dtype === "f32" && isHalf(dtype));
+      const holds =
+        cell.dtype === dtype ||
+        (cell.dtype === "f32" && isHalf(dtype)) ||
+        (round && isFloat(cell.dtype) && isFloat(dtype));
       if (holds && sameShape(cell.shape, shape)) continue;
       const wanted = `${cell.dtype}${formatShape(cell.shape)}`;
       misfits.push(`${name}: expected ${wanted}, got ${stored}${formatShape(shape)}`);

@@ -94,13 +94,17 @@ describe("captions", () => {
     vocabSize: 300,
   });
 
-  test("<bos> in front of the inputs, <eos> behind the targets, nothing to predict in the padding", () => {
-    const { inputs, targets } = encodeCaptions(["red apple", "pear"], tokenizer, 4);
+  test("image and <bos> in front, <eos> behind; they and the padding are nothing to predict", () => {
+    const layout = { length: 3, imageTokens: 2 };
+    const { ids, labels, width } = encodeCaptions(["red apple", "pear"], tokenizer, layout);
     const [red, apple] = tokenizer.encode(" red apple");
     const [pear] = tokenizer.encode(" pear");
-    expect([...inputs]).toEqual([1, red, apple, 0, 1, pear, 0, 0]);
-    expect([...targets]).toEqual([red, apple, 2, NO_TARGET, pear, 2, NO_TARGET, NO_TARGET]);
-    expect(() => encodeCaptions(["red apple"], tokenizer, 2)).toThrow(/2 tokens/);
+    const [pad, bos, eos, image] = ["<pad>", "<bos>", "<eos>", "<image>"].map((name) => tokenizer.special(name)); // biome-ignore format: one line
+    const none = NO_TARGET;
+    expect(width).toBe(6);
+    expect([...ids]).toEqual([image, image, bos, red, apple, eos, image, image, bos, pear, eos, pad]); // biome-ignore format: rows
+    expect([...labels]).toEqual([none, none, none, red, apple, eos, none, none, none, pear, eos, none]); // biome-ignore format: rows
+    expect(() => encodeCaptions(["red apple"], tokenizer, { ...layout, length: 2 })).toThrow(/2 tokens/); // biome-ignore format: one line
   });
 
   test("the space in front of the text is no part of the caption", () => {

@@ -44,9 +44,10 @@ const tensorOf = ({ width, height, channels, data }: RawImage<Pixels>): Tensor =
 
 const operations = {
   "PIL.Image.resize": async (
-    args: { size: Pair; resample: Resample; box?: [number, number, number, number] },
+    args: { size: Pair; resample: Resample; box?: [number, number, number, number]; reducing_gap?: number }, // biome-ignore format: one line
     input,
   ) => {
+    if (args.reducing_gap) throw new NotCovered("Image.resize with reducing_gap");
     const [width, height] = args.size;
     return tensorOf(resizeImage(await imageOf(input), { width, height }, args));
   },

@@ -1,6 +1,6 @@
 /**
- * @file Tiny instances of the reference implementations' models, with their weights: outputs, losses, all gradients and one
- * AdamW step.
+ * @file Tiny instances of the reference implementations' models, with their weights: outputs,
+ * losses, all gradients and one AdamW step.
  */
 import { init } from "hinode";
 import { beforeAll, describe, expect, test } from "vitest";
@@ -17,7 +17,9 @@ test("every model has its number of cases", () => {
   expect(Object.fromEntries(counts)).toEqual(modelCounts);
 });
 
-/** On WebGPU one model, as SwiftShader takes long to compile them; HINODE_GOLDEN=1 for all of them. */
+/**
+ * On WebGPU one model, as SwiftShader takes long to compile them; HINODE_GOLDEN=1 for all of them.
+ */
 const smallest = ["timm-vit"];
 
 describe.each(devices)("on %s", (device) => {
@@ -38,7 +40,9 @@ describe.each(devices)("on %s", (device) => {
 });
 
 describe("what must fail", () => {
-  const changed = (edit: (json: { class: string; config: Record<string, unknown> }) => void) => {
+  const changed = (
+    edit: (json: { class: string; config: Record<string, unknown>; input_args: object }) => void,
+  ) => {
     const files = (name: string) => {
       if (!name.endsWith(".json")) return fixture(name);
       const json = JSON.parse(new TextDecoder().decode(fixture(name)));
@@ -57,6 +61,22 @@ describe("what must fail", () => {
     });
     const reasons = new Set(await Promise.all(cases.map((c) => judge(c))));
     expect([...reasons]).toEqual(["not covered: transformers.NonesuchModel"]);
+  });
+
+  test("so does an argument of the call that nothing here knows; those of outputs do nothing", async () => {
+    const known = changed((json) => {
+      json.input_args = { output_hidden_states: true, interpolate_pos_encoding: false };
+    });
+    expect(await judge(known[0])).toBeNull();
+    const [logits] = changed((json) => {
+      json.input_args = { bool_masked_pos: true };
+    });
+    expect(await judge(logits)).toMatch(/ViTForImageClassification with bool_masked_pos/);
+    // Nor does what is another class's argument go by unseen.
+    const [others] = changed((json) => {
+      json.input_args = { vision_feature_layer: -1 };
+    });
+    expect(await judge(others)).toMatch(/ViTForImageClassification with vision_feature_layer/);
   });
 
   test("another configuration gives other numbers", async () => {

@@ -3,8 +3,10 @@ import { grad, init, manualSeed, randn, type Tensor, tensor, zeros } from "hinod
 import {
   Aim,
   AimClassifier,
+  aimClassifierConfigOf,
   aimClassifierNames,
   aimConfig,
+  aimConfigOf,
   aimHead,
   aimProbeLayers,
   aimSizes,
@@ -16,7 +18,7 @@ import {
   storedWeights,
   ViT,
 } from "hinode/models";
-import { type Module, optim } from "hinode/nn";
+import { type MLP, type Module, optim } from "hinode/nn";
 import { beforeAll, describe, expect, test } from "vitest";
 import { difference } from "../support/close.ts";
 import { onEachDevice } from "../support/devices.ts";
@@ -134,6 +136,37 @@ describe("sizes", () => {
     );
     expect(aimProbeLayers("7B")).toEqual([14, 15, 16, 17, 18, 19]);
     expect(aimProbeLayers("3B", "last")).toEqual([18, 19, 20, 21, 22, 23]);
+  });
+
+  test("ml-aim's arguments, with its defaults", async () => {
+    const json = { img_size: [8, 11], patch_size: 4, embed_dim: 8, num_blocks: 3, num_heads: 2 };
+    const plain = { imageSize: [8, 11], channels: 3, hidden: 32, eps: 1e-6, bias: false, qkvBias: false, finalNorm: true }; // biome-ignore format: one line
+    expect(aimConfigOf(json)).toMatchObject(plain);
+    const more = { use_bias: true, mlp_ratio: 1.3, num_channels: 1, layer_norm_eps: 1e-5 };
+    // Biases everywhere but to queries, keys and values.
+    const { attention, feedForward } = new ViT(aimConfigOf({ ...json, ...more })).blocks[0];
+    expect([attention.qkv!.bias, attention.out.bias?.shape]).toEqual([null, [8]]);
+    expect((feedForward as MLP).up.outFeatures).toBe(10);
+    const { trunk: read, probe } = aimClassifierConfigOf({ ...json, probe_layers: 2, num_classes: 4 }); // biome-ignore format: one line
+    expect([read.depth, probe]).toEqual([3, { classes: 4, layers: [1, 2] }]);
+    expect(aimClassifierConfigOf({ ...json, probe_layers: [0, 2] }).probe.layers).toEqual([0, 2]);
+    expect(() => aimConfigOf({ ...json, cls_token: true })).toThrow(/cls_token: no such setting/);
+    expect(() => aimConfigOf({ ...json, embed_dim: undefined })).toThrow(/embed_dim: a number/);
+    const probe_ = (more: object) => () => aimClassifierConfigOf({ ...json, ...more });
+    // Six layers unless said otherwise: more than there are.
+    expect(probe_({})).toThrow(/probe_layers \(6 unless given\): 1 … 3 layers, got 6/);
+    expect(probe_({ probe_layers: 0 })).toThrow(/1 … 3 layers, got 0/);
+    expect(probe_({ probe_layers: ["a"] })).toThrow(/a list of numbers/);
+    expect(probe_({ probe_layers: 2, num_classes: "4" })).toThrow(/num_classes: a number/);
+    expect(() => aimConfigOf({ ...json, img_size: undefined })).toThrow(/img_size: a number/);
+    expect(() => aimConfigOf({ ...json, img_size: "8" })).toThrow(/img_size: a number, got "8"/);
+    expect(() => aimConfigOf({ ...json, ffn_dropout_rate: 0.1 })).toThrow(/ffn_dropout_rate: 0/);
+    // Columns that no patch covers are no part of the targets.
+    const wide = new Aim(aimConfigOf(json), { depth: 0 });
+    const image = randn([1, 3, 8, 11]);
+    const targets = await wide.targets(image).data();
+    const square = new Aim(aimConfigOf({ ...json, img_size: 8 }), { depth: 0 });
+    expect(targets).toEqual(await square.targets(image.narrow(3, 0, 8)).data());
   });
 
   test("what is not there is refused", () => {

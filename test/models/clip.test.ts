@@ -1,5 +1,8 @@
-/** @file CLIP: sizes, contrastive loss, ends of texts, zero-shot classification, and weights under other libraries' names. */
-import { mkdirSync, mkdtempSync, rmSync } from "node:fs";
+/**
+ * @file CLIP: sizes, contrastive loss, ends of texts, zero-shot classification, and weights under
+ * other libraries' names.
+ */
+import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import {
@@ -16,19 +19,24 @@ import {
   CLIP,
   type ClipConfig,
   clipConfig,
+  clipJson,
   clipNames,
   clipSizes,
   contrastiveLoss,
   loadCLIP,
   loadCLIPVision,
+  loadOpenCLIP,
   loadWeights,
+  openClipConfigOf,
+  openClipJson,
   openClipNames,
   saveCLIP,
+  saveOpenCLIP,
   storedWeights,
   zeroShotLogits,
   zeroShotWeights,
 } from "hinode/models";
-import { optim } from "hinode/nn";
+import { optim, saveSafetensors } from "hinode/nn";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { difference } from "../support/close.ts";
 import { devices } from "../support/devices.ts";
@@ -58,7 +66,10 @@ describe("sizes", () => {
     await init({ device: "wasm" });
   });
 
-  /** [embed, grid, patch, vision depth and width, text depth and width], and the total of the published weights. */
+  /**
+   * [embed, grid, patch, vision depth and width, text depth and width], and the total of the
+   * published weights.
+   */
   const published = {
     "B/16": [512, 14, 16, 12, 768, 12, 512, 149_620_737],
     "L/14": [768, 16, 14, 24, 1024, 12, 768, 427_616_513],
@@ -90,6 +101,66 @@ describe("sizes", () => {
     const vision = { ...config.vision, classToken: false };
     expect(() => new CLIP({ ...config, vision })).toThrow(/with a class token/);
     expect(() => clipConfig("H/15" as "H/14")).toThrow(/B\/16, L\/14/);
+  });
+
+  test("open_clip's configurations are the sizes, and what we lack is refused", () => {
+    const text = { context_length: 77, vocab_size: 49_408 };
+    const files = {
+      "B/16": { embed_dim: 512, vision_cfg: { image_size: 224, layers: 12, width: 768, patch_size: 16 }, text_cfg: { ...text, width: 512, heads: 8, layers: 12 } },
+      "L/14-336": { embed_dim: 768, vision_cfg: { image_size: 336, layers: 24, width: 1024, patch_size: 14 }, text_cfg: { ...text, width: 768, heads: 12, layers: 12 } },
+      "H/14-378": { embed_dim: 1024, quick_gelu: true, vision_cfg: { image_size: 378, layers: 32, width: 1280, head_width: 80, patch_size: 14 }, text_cfg: { ...text, width: 1024, heads: 16, layers: 24 } },
+    } as const; // biome-ignore format: a table
+    for (const size of ["B/16", "L/14-336", "H/14-378"] as const) {
+      const activation = size === "H/14-378" ? "quick_gelu" : "gelu";
+      expect(openClipConfigOf(files[size])).toEqual(clipConfig(size, { activation }));
+      expect(openClipConfigOf({ model_cfg: files[size], preprocess_cfg: {} }).embed).toBe(files[size].embed_dim); // biome-ignore format: one line
+    }
+    const with_ = (vision: object, text: object = {}) => openClipConfigOf({ embed_dim: 4, vision_cfg: vision, text_cfg: text }); // biome-ignore format: one line
+    expect(() => with_({ ls_init_value: 1e-5 })).toThrow(/ls_init_value: null, got 0.00001/);
+    expect(() => with_({ layers: [3, 4, 6, 3] })).toThrow(/layers: a number, got \[3,4,6,3\]/);
+    expect(() => with_({ head_width: 80 })).toThrow(/a divisor of 768/);
+    expect(() => with_({ patch_size: [16, 8] })).toThrow(/square patches, got \[16,8\]/);
+    expect(() => with_({}, { pool_type: "eos" })).toThrow(/pool_type: argmax, got "eos"/);
+    expect(() => with_({ block_type: "custom" })).toThrow(/block_type: null, got "custom"/);
+    expect(() => with_({ rope: true })).toThrow(/rope: no such setting/);
+    expect(() => openClipConfigOf({ embed_dim: 4, multimodal_cfg: {} })).toThrow(/multimodal_cfg/);
+    expect(() => openClipConfigOf({ embed_dim: 4, quick_gelu: "yes" })).toThrow(/true or false, got "yes"/); // biome-ignore format: one line
+    // These change nothing without the tower that they are of.
+    const inert = { timm_pool: "avg", timm_model_pretrained: false, output_tokens: true };
+    expect(with_(inert)).toEqual(with_({}));
+  });
+
+  test("open_clip's configuration of a model, and what open_clip lacks is refused", () => {
+    for (const size of ["B/16", "H/14-378"] as const) {
+      const config = clipConfig(size, { activation: "quick_gelu" });
+      expect(openClipConfigOf(openClipJson(new CLIP(config)))).toEqual(config);
+    }
+    const vision = { ...config.vision, imageSize: [8, 12] as const, hidden: 7 };
+    const rectangle = openClipConfigOf(openClipJson(new CLIP({ ...config, vision })));
+    expect(rectangle.vision).toMatchObject({ imageSize: [8, 12], hidden: 7, heads: 2 });
+    const of = (vision: object, text: object = {}) => () =>
+      openClipJson(new CLIP({ ...config, vision: { ...config.vision, ...vision }, text: { ...config.text, ...text } })); // biome-ignore format: one line
+    expect(of({}, { endOfText: 10 })).not.toThrow();
+    expect(of({}, { endOfText: 9 })).toThrow(/end of text of 10, got 9/);
+    expect(of({ antialias: false })).toThrow(/antialias/);
+    expect(of({ eps: 1e-6 })).toThrow(/eps 1e-5/);
+    expect(of({ channels: 1 })).toThrow(/3 channels/);
+    expect(of({ activation: "gelu" })).toThrow(/in both towers, got \["gelu","quick_gelu"\]/);
+    expect(of({ layerScale: 1 })).toThrow(/with its layerScale/);
+  });
+
+  test("a model that the Hugging Face library lacks is refused, whatever it is that it lacks", () => {
+    const of = (vision: object, text: object = {}) => () =>
+      clipJson(new CLIP({ ...config, vision: { ...config.vision, ...vision }, text: { ...config.text, ...text } })); // biome-ignore format: one line
+    expect(of({ headDim: 4, qkvBias: true, registers: 0, positions: "learned" })).not.toThrow();
+    for (const [
+      name,
+      value,
+    ] of Object.entries({ headDim: 8, qkvBias: false, bias: false, patchNorm: true, preNorm: false, patchBias: true, finalNorm: false, classPosition: false, registers: 1, qkNorm: true, layerScale: 1 })) // biome-ignore format: a table
+      expect(of({ [name]: value }), name).toThrow(new RegExp(`with its .*${name}`));
+    expect(of({ imageSize: [8, 12] })).toThrow(/square images, got \[8,12\]/);
+    expect(of({ imageSize: [8, 8] })).not.toThrow();
+    expect(of({}, { endOfText: 2 })).toThrow(/not 2/);
   });
 
   test("open_clip's names and shapes", () => {
@@ -197,7 +268,8 @@ describe.each(devices)("CLIP on %s", (device) => {
     ).rejects.toThrow(/templates with \{\}.*"a photo"/);
   });
 
-  // Names and files are the same on every device: none of the rest is worth SwiftShader's compiling.
+  // Names and files are the same on every device: none of the rest is worth SwiftShader's
+  // compiling.
   test.skipIf(device === "webgpu")(
     "weights go through open_clip's names and the Hugging Face library's",
     async () => {
@@ -248,8 +320,33 @@ describe.each(devices)("CLIP on %s", (device) => {
         const states = [vision, model.vision].map((v) => v.forward(images).data());
         const [got, own] = await Promise.all(states);
         expect(difference(got, own, close)).toBeNull();
+        // Images of another size, by antialiased positions.
+        const large = randn([1, 3, 12, 12]);
+        const wide = [loaded, model].map((m) => m.encodeImage(large, { interpolate: true }).data());
+        expect(difference(await wide[0], await wide[1], close)).toBeNull();
+        const half = await loadCLIPVision(path, { dtype: "bf16" });
+        expect(half.norm!.weight!.dtype).toBe("bf16");
       }
       await expect(loadCLIP(join(folder, "nowhere"))).rejects.toThrow(/nowhere/);
+      // The same weights in open_clip's folder.
+      const other = new CLIP(config);
+      const { vision: v, text: t } = config;
+      const json = {
+        ...{ embed_dim: config.embed, quick_gelu: true },
+        vision_cfg: { image_size: 8, patch_size: 4, width: 8, layers: 1, head_width: 4, mlp_ratio: v.hidden / v.width }, // biome-ignore format: one line
+        text_cfg: { vocab_size: 11, context_length: 6, width: 12, layers: 2, heads: 3, mlp_ratio: t.hidden / t.width }, // biome-ignore format: one line
+      };
+      const path = join(folder, `${device}-open`);
+      mkdirSync(path);
+      writeFileSync(join(path, "open_clip_config.json"), JSON.stringify({ model_cfg: json }));
+      await saveSafetensors(join(path, "open_clip_model.safetensors"), storedWeights(openClipNames(other))); // biome-ignore format: one line
+      const loaded = await loadOpenCLIP(path);
+      const again = join(folder, `${device}-open-again`);
+      mkdirSync(again);
+      await saveOpenCLIP(again, other);
+      const same = [other, loaded, await loadOpenCLIP(again)].map((m) => m.forward(images, texts).data()); // biome-ignore format: one line
+      expect(await same[1]).toEqual(await same[0]);
+      expect(await same[2]).toEqual(await same[0]);
     },
   );
 

@@ -1,4 +1,6 @@
-/** @file Connectors: the C-Abstractor's numbers and sizes, cells of a grid, and other resolutions. */
+/**
+ * @file Connectors: the C-Abstractor's numbers and sizes, cells of a grid, and other resolutions.
+ */
 import { init, manualSeed, randn, type Tensor, tensor, zeros } from "hinode";
 import {
   AttentionPoolConnector,
@@ -59,6 +61,20 @@ onEachDevice("connectors", (device) => {
       [-0.426117, -0.170303, 0.219143],
     ];
     expect(difference(await connector.forward(x).data(), want.flat(), { rtol: 1e-5, atol: 2e-6 })).toBeNull(); // biome-ignore format: one line
+  });
+
+  test("its first norm has timm's eps on its own, and learned tokens stand at the end", async () => {
+    const connector = new CAbstractor({
+      ...{ visionWidth: 2, patches: 1, tokens: 1, width: 2, depth: 0, mlpDepth: 1 },
+      ...{ preNorm: true, eosTokens: 1, positions: false },
+    });
+    const { preNorm, readout, eos } = connector;
+    // A variance of 1e-6, as large as what is added to it: ±1/√2.
+    const [a, b] = await preNorm!.forward(tensor([0, 2e-3])).data();
+    expect([a, b].map((v) => Math.abs(v).toFixed(3))).toEqual(["0.707", "0.707"]);
+    const x = randn([1, 1, 2]);
+    const want = [...(await readout[0].forward(preNorm!.forward(x)).data()), ...(await eos!.data())]; // biome-ignore format: one line
+    expect(difference(await connector.forward(x).data(), want, close)).toBeNull();
   });
 
   test("cells are the means of rows ⌊i·n/k⌋ … ⌈(i+1)·n/k⌉, also where they overlap", async () => {

@@ -1,5 +1,16 @@
-/** @file The language model: who sees whom, stretched positions, sizes, and Hugging Face's names and settings. */
-import { manualSeed, randn, rmsNorm, scaledDotProductAttention, type Tensor, tensor } from "hinode";
+/**
+ * @file The language model: who sees whom, stretched positions, sizes, and Hugging Face's names and
+ * settings.
+ */
+import {
+  manualSeed,
+  noGrad,
+  randn,
+  rmsNorm,
+  scaledDotProductAttention,
+  type Tensor,
+  tensor,
+} from "hinode";
 import {
   huggingFaceConfigOf,
   type LanguageConfig,
@@ -8,13 +19,14 @@ import {
   languageNames,
   languagePresets,
   loadWeights,
+  type MixtureOfExperts,
   NO_TARGET,
   nextTokens,
   parameterCount,
   rotaryOf,
   storedWeights,
 } from "hinode/models";
-import { MultiheadAttention, rotate } from "hinode/nn";
+import { type GatedMLP, MultiheadAttention, rotate } from "hinode/nn";
 import { beforeAll, describe, expect, test } from "vitest";
 import { difference } from "../support/close.ts";
 import { onEachDevice } from "../support/devices.ts";
@@ -47,6 +59,20 @@ onEachDevice("LanguageModel", () => {
     const padded = hidden([[9, 9, 1, 2, 3], [1, 2, 3, 9, 9]], { mask }); // biome-ignore format: rows
     expect(difference(await rows(padded, 0, 2, 3), alone, close)).toBeNull();
     expect(difference(await rows(padded, 1, 0, 3), alone, close)).toBeNull();
+  });
+
+  test("padding takes no place at an expert that is full", async () => {
+    const sparse = new LanguageModel({ ...tiny, experts: { count: 4, capacityFactor: 1 } });
+    const of = (tokens: number[][], options = {}) =>
+      sparse.forward(sparse.embed(ids(tokens)), options);
+    const text = [1, 2, 3, 4, 5];
+    const alone = await of([text]).data();
+    const left = [9, 9, 9, ...text];
+    const right = [...text, 9, 9, 9];
+    const mask = ids([left.map((_, t) => Number(t >= 3)), right.map((_, t) => Number(t < 5))]);
+    const padded = of([left, right], { mask });
+    expect(difference(await rows(padded, 0, 3, 5), alone, close)).toBeNull();
+    expect(difference(await rows(padded, 1, 0, 5), alone, close)).toBeNull();
   });
 
   test("packed examples do not see each other, and begin at position 0", async () => {
@@ -103,6 +129,23 @@ onEachDevice("LanguageModel", () => {
     expect(difference(await gradients({ checkpoint: true }), plain, close)).toBeNull();
   });
 
+  test("gates of another activation, and experts with it", async () => {
+    const x = randn([1, 2, 8]);
+    const dense = new LanguageModel({ ...tiny, activation: "relu" }).blocks[0]
+      .feedForward as GatedMLP;
+    const want = dense.down.forward(dense.gate.forward(x).relu().mul(dense.up.forward(x)));
+    expect(difference(await dense.forward(x).data(), await want.data(), close)).toBeNull();
+    // One expert of one is the dense layer with its weights.
+    const experts = { count: 1, perToken: 1 };
+    const sparse = new LanguageModel({ ...tiny, activation: "relu", experts }).blocks[0].feedForward as MixtureOfExperts; // biome-ignore format: one line
+    noGrad(() => {
+      for (const part of ["gate", "up", "down"] as const)
+        sparse[part].assign(dense[part].weight.unsqueeze(0));
+    });
+    const [mixed] = sparse.forward(x);
+    expect(difference(await mixed.data(), await want.data(), close)).toBeNull();
+  });
+
   test("heads of any width, normalised, as PyTorch's operators one by one", async () => {
     const options = { headDim: 4, kvHeads: 1, qkNorm: 1e-5, causal: true, bias: false };
     const attention = new MultiheadAttention(6, 2, options);
@@ -126,12 +169,22 @@ onEachDevice("LanguageModel", () => {
     const [d, t] = [2 * Math.cos(0.25), 2 * Math.sin(0.25)];
     // Pairs (0, 2) and (1, 3).
     expect(difference(await turned.data(), [2, 0, 0, 2, c, -t, s, d], close)).toBeNull();
-    const rope = { type: "dynamic", factor: 2 } as const;
-    for (const length of [8, 40]) {
-      const now = rotaryOf(rope, 8, 16, tensor(length, { dtype: "i32" })).frequencies as Tensor;
-      const known = rotaryOf(rope, 8, 16, length).frequencies as number[];
-      expect(difference(await now.data(), known, close)).toBeNull();
-    }
+    const part = rotate(tensor([[1, 2, 3, 4, 5, 6], [1, 0, 0, 1, 5, 6]]), { width: 4, frequencies: [0.5, 0.25], amplitude: 2 }); // biome-ignore format: one line
+    const want = [2, 4, 6, 8, 5, 6, c, -t, s, d, 5, 6];
+    expect(difference(await part.data(), want, close)).toBeNull();
+    expect(() => rotate(tensor([[1, 2]]), { width: 4 })).toThrow(
+      /even (head )?width of at most 2, got 4/,
+    );
+    const factors = { shortFactor: [1, 2, 3, 4], longFactor: [2, 3, 4, 5] };
+    for (const rope of [
+      { type: "dynamic", factor: 2 },
+      { type: "longrope", originalMaxPositions: 16, ...factors },
+    ] as const)
+      for (const length of [8, 40]) {
+        const now = rotaryOf(rope, 8, 16, tensor(length, { dtype: "i32" })).frequencies as Tensor;
+        const known = rotaryOf(rope, 8, 16, length).frequencies as number[];
+        expect(difference(await now.data(), known, close)).toBeNull();
+      }
   });
 
   test("Hugging Face's names, there and back", async () => {
@@ -159,8 +212,10 @@ describe("settings", () => {
     const { "3B-MoE": sparse, "2.9B": dense } = languagePresets;
     const extra = 13 * (3 * 3072 * 8192 + 64 * 3072);
     expect(parameterCount(sparse).active - parameterCount(dense).total).toBe(extra);
-    const biased = { ...tiny, attentionBias: true, mlpBias: true, tied: true };
-    expect(new LanguageModel(biased).numParameters()).toBe(parameterCount(biased).total);
+    for (const attentionBias of [true, "qkv"] as const) {
+      const biased = { ...tiny, attentionBias, mlpBias: true, tied: true };
+      expect(new LanguageModel(biased).numParameters()).toBe(parameterCount(biased).total);
+    }
   });
 
   test("config.json of versions 4 and 5, and back", () => {
@@ -170,14 +225,64 @@ describe("settings", () => {
       ...{ max_position_embeddings: 64, rms_norm_eps: 1e-5, tie_word_embeddings: true },
     };
     const scaling = { factor: 4, low_freq_factor: 1, high_freq_factor: 4 };
-    const all = { ...scaling, original_max_position_embeddings: 16 };
-    const old = { ...shared, rope_theta: 5e5, rope_scaling: { ...all, type: "llama3" } };
-    const newer = { ...shared, rope_parameters: { ...all, rope_type: "llama3", rope_theta: 5e5 } };
+    const stretch = { ...scaling, original_max_position_embeddings: 16 };
+    const old = { ...shared, rope_theta: 5e5, rope_scaling: { ...stretch, type: "llama3" } };
+    const newer = {
+      ...shared,
+      rope_parameters: { ...stretch, rope_type: "llama3", rope_theta: 5e5 },
+    };
     expect(languageConfigOf(old)).toEqual(languageConfigOf(newer));
     const back = languageConfigOf(huggingFaceConfigOf(languageConfigOf(newer)));
     expect(back).toEqual({ ...languageConfigOf(newer), headDim: 2, attentionDropout: 0 });
-    expect(() => languageConfigOf({ ...shared, hidden_act: "gelu" })).toThrow(/silu, got gelu/);
-    expect(() => languageConfigOf({ ...shared, rope_scaling: { type: "su" } })).toThrow(/got su/);
+    expect(languageConfigOf({ ...shared, hidden_act: "gelu" }).activation).toBe("gelu");
+    expect(languageConfigOf({ ...shared, hidden_act: "swish" }).activation).toBeUndefined();
+    const qwen = { ...shared, model_type: "qwen2", sliding_window: 4 };
+    expect(languageConfigOf(qwen)).toMatchObject({ attentionBias: "qkv", window: undefined });
+    const windowed = { ...qwen, use_sliding_window: true };
+    expect(() => languageConfigOf(windowed)).toThrow(/max_window_layers: 0/);
+    const all = languageConfigOf({ ...windowed, max_window_layers: 0 });
+    expect(all.window).toBe(4);
+    expect(languageConfigOf(huggingFaceConfigOf(all))).toMatchObject({
+      window: 4,
+      attentionBias: "qkv",
+    });
+    const mixed = { ...windowed, layer_types: ["full_attention", "sliding_attention"] };
+    expect(() => languageConfigOf(mixed)).toThrow(/layer_types: sliding_attention/);
+    const { rms_norm_eps: _, num_key_value_heads: __, ...silent } = shared;
+    const moe = { ...silent, model_type: "mixtral", num_local_experts: 2 };
+    expect(languageConfigOf(moe)).toMatchObject({ eps: 1e-5, kvHeads: 8, rope: { theta: 1e6 } });
+    const { experts } = languageConfigOf({ ...moe, output_router_logits: true });
+    expect(experts).toMatchObject({ balance: "all", balanceWeight: 0.001 });
+    const loose = { ...shared, rope_theta: "10000" };
+    expect(() => languageConfigOf(loose)).toThrow(/rope_theta: a number, got "10000"/);
+    expect(() => languageConfigOf({ ...shared, attention_bias: "no" })).toThrow(/true or false/);
+    expect(() => languageConfigOf({ ...shared, hidden_act: "snake" })).toThrow(/silu.*"snake"/);
+    expect(() => languageConfigOf({ ...shared, rope_scaling: { type: "ntk" } })).toThrow(
+      /got "ntk"/,
+    );
+    // Phi-3 says the original length beside the factors, and "su" for longrope.
+    const su = { type: "su", short_factor: [1], long_factor: [2] };
+    const phi = { ...shared, original_max_position_embeddings: 32, partial_rotary_factor: 0.5 };
+    expect(languageConfigOf({ ...phi, rope_scaling: su }).rope).toMatchObject({
+      ...{ type: "longrope", originalMaxPositions: 32, partialRotaryFactor: 0.5 },
+      ...{ shortFactor: [1], longFactor: [2] },
+    });
+    const long = languageConfigOf({ ...phi, rope_scaling: su });
+    expect(languageConfigOf(huggingFaceConfigOf(long)).rope).toEqual(long.rope);
+    expect(() => languageConfigOf({ ...phi, rope_scaling: { type: "su" } })).toThrow(
+      /short_factor: a list/,
+    );
+  });
+
+  test("losses that the library lacks are no part of its config.json", () => {
+    const experts = { count: 2, balance: "all", balanceWeight: 0.01 } as const;
+    const of = (config: object) => () => huggingFaceConfigOf({ ...tiny, qkNorm: false, ...config });
+    expect(of({ experts })()).toMatchObject({ output_router_logits: true, router_aux_loss_coef: 0.01 }); // biome-ignore format: one line
+    expect(of({ experts: { ...experts, balance: "first" } })).toThrow(/first choices/);
+    expect(of({ experts: { count: 2 } })).toThrow(/first choices/);
+    expect(of({ experts: { count: 2, balanceWeight: 0 } })).not.toThrow();
+    expect(of({ experts: { ...experts, zWeight: 0.001 } })).toThrow(/z-loss/);
+    expect(of({ zLoss: 1e-4 })).toThrow(/z-loss/);
   });
 
   test("stretched positions", () => {
@@ -205,5 +310,22 @@ describe("settings", () => {
     const [a, b, c, d] = plain;
     near(frequencies, [a, (b + b / 4) / 2, c / 4, d / 4]);
     expect(amplitude).toBeCloseTo(0.1 * Math.log(4) + 1, 12);
+    const factors = {
+      shortFactor: [1, 2, 3, 4],
+      longFactor: [4, 5, 6, 7],
+      originalMaxPositions: 8,
+    };
+    const longrope = { type: "longrope", factor: undefined, ...factors };
+    near(turns(longrope).frequencies, plain.map((f, i) => f / (i + 1))); // biome-ignore format: one line
+    near(turns(longrope, 9).frequencies, plain.map((f, i) => f / (i + 4))); // biome-ignore format: one line
+    // 16 positions of 8: √(1 + ln 2 / ln 8).
+    expect(turns(longrope).amplitude).toBeCloseTo(Math.sqrt(4 / 3), 12);
+    expect(turns({ ...longrope, factor: 1 }).amplitude).toBe(1);
+    expect(() => turns({ ...longrope, longFactor: [1] })).toThrow(/4 factors.*got 1/);
+    // Half of the eight channels turn, as a head of four would.
+    const half = turns({ type: "linear", partialRotaryFactor: 0.5 });
+    near(half.frequencies, [1 / 4, 1 / 40]);
+    expect(half.width).toBe(4);
+    expect(() => turns({ partialRotaryFactor: 0.4 })).toThrow(/even number of a head's 8 channels/);
   });
 });

@@ -1,4 +1,6 @@
-/** @file Generation: what the cache gives is what full passes give; choices; stops; beams; streams. */
+/**
+ * @file Generation: what the cache gives is what full passes give; choices; stops; beams; streams.
+ */
 import { compile, manualSeed, type Tensor, tensor } from "hinode";
 import { BpeTokenizer, candidates, chooseToken, Generator, LanguageModel, TextStream } from "hinode/models"; // biome-ignore format: one line
 import { KVCache } from "hinode/nn";
@@ -24,7 +26,10 @@ onEachDevice("Generator", () => {
     generator = new Generator(model, { length: 16 });
   });
 
-  /** Scores [V] of the token after `text`, without a cache; filled up on the right, so that one plan does for all. */
+  /**
+   * Scores [V] of the token after `text`, without a cache; filled up on the right, so that one plan
+   * does for all.
+   */
   const full = async (text: number[]) => {
     const row = Array.from({ length: 10 }, (_, t) => text[t] ?? 0);
     const mask = ids([row.map((_, t) => Number(t < text.length))]);
@@ -105,11 +110,71 @@ onEachDevice("Generator", () => {
     expect(plans).toBe(1);
   });
 
+  test("experts with a capacity: a prompt's scores are those of a pass over it alone", async () => {
+    const config = { vocabulary: V, width: 16, depth: 2, heads: 4, hidden: 16 };
+    const sparse = new LanguageModel({ ...config, experts: { count: 8, capacityFactor: 2 } });
+    const roomy = new LanguageModel({ ...config, experts: { count: 8 } });
+    roomy.loadStateDict(sparse.stateDict());
+    const last = async (of: LanguageModel, text: number[]) =>
+      ((await of.logits(of.forward(of.embed(ids([text])))).tolist()) as number[][][])[0].at(-1)!;
+    const writer = new Generator(sparse, { length: 16 });
+    const steps = async (of: number[][], maxNewTokens: number) => {
+      const all: { tokens: readonly (number | null)[]; scores: Float32Array }[] = [];
+      for await (const step of writer.stream(of, { maxNewTokens })) all.push(step);
+      return all;
+    };
+    const near = { rtol: 1e-4, atol: 1e-5 };
+    const texts = [[3, 1, 4, 1, 5], [9, 2, 6]]; // biome-ignore format: one line
+    const together = await steps(texts, 4);
+    for (const [b, text] of texts.entries()) {
+      const row = (scores: Float32Array) => scores.subarray(b * V, (b + 1) * V);
+      const want = await last(sparse, text);
+      // The capacity has a part in it.
+      expect(difference(want, await last(roomy, text), near)).not.toBeNull();
+      expect(difference(row(together[0].scores), want, near)).toBeNull();
+      for (const [i, step] of (await steps([text], 4)).entries()) {
+        expect(together[i].tokens[b]).toBe(step.tokens[0]);
+        expect(difference(row(together[i].scores), step.scores, near)).toBeNull();
+      }
+    }
+    // A token that comes alone is never dropped.
+    const words = [[3], [9]];
+    for (const { tokens, scores } of await steps(words, 4))
+      for (const [b, word] of words.entries()) {
+        const got = scores.subarray(b * V, (b + 1) * V);
+        expect(difference(got, await last(roomy, word), near)).toBeNull();
+        word.push(tokens[b]!);
+      }
+  });
+
+  test("a model that trains generates in eval mode, and goes on training", async () => {
+    const config = { vocabulary: V, width: 16, depth: 1, heads: 2, hidden: 16 };
+    const trained = new LanguageModel({ ...config, attentionDropout: 0.5 });
+    trained.blocks[0].norm1.eval();
+    const modes = () => trained.modules().map((m) => m.training);
+    const before = modes();
+    const stream = new Generator(trained, { length: 8 }).stream([[3, 1, 4]], { maxNewTokens: 2 });
+    const text = [3, 1, 4];
+    for await (const { tokens, scores } of stream) {
+      expect(modes()).toEqual(before);
+      trained.eval();
+      const all = trained.logits(trained.forward(trained.embed(ids([text])))).select(1, -1);
+      expect(difference(scores, await all.data(), { rtol: 1e-4, atol: 1e-5 })).toBeNull();
+      trained.train();
+      trained.blocks[0].norm1.eval();
+      text.push(tokens[0]!);
+    }
+  });
+
   test("mistakes are named", async () => {
     const run = (p: number[][], options: object) =>
       generator.generate(p, { maxNewTokens: 2, ...options });
     await expect(run([[]], {})).rejects.toThrow(/prompts of 1/);
     await expect(run([[1]], { maxNewTokens: 17 })).rejects.toThrow(/at most 16 positions/);
+    await expect(run([[1]], { maxNewTokens: -1 })).rejects.toThrow(/maxNewTokens ≥ 1, got -1/);
+    await expect(run([], {})).rejects.toThrow(/one prompt or more/);
+    await expect(run([[1], []], {})).rejects.toThrow(/1 position or more, got 1,0/);
+    await expect(generator.search([], { beams: 2, maxNewTokens: 1 })).rejects.toThrow(/one prompt/);
     await expect(run([[1]], { topP: 0 })).rejects.toThrow(/topP in \(0, 1\]/);
     const stream = generator.stream([[1]], { maxNewTokens: 2 });
     await stream.next();
@@ -141,6 +206,22 @@ describe("choices", () => {
     expect(chooseToken(scores, [0, 0], { repetitionPenalty: 3 }, 0)).toBe(1);
     expect(chooseToken([3, 2], [0], { repetitionPenalty: 2 }, 0)).toBe(1);
   });
+
+  test("a token is drawn as the candidates say, of equal scores too; none from NaN or of -∞", () => {
+    const scores = Float64Array.from([0, 2, -Infinity, 2, 1, 0, 2, -1]);
+    for (const settings of [{ temperature: 1 }, { temperature: 0.7, topK: 4 }, { temperature: 2, topP: 0.8 }, { temperature: 1, minP: 0.2 }]) {
+      const { ids, probabilities } = candidates(scores, settings);
+      expect(ids).not.toContain(2);
+      expect(probabilities.reduce((a, b) => a + b)).toBeCloseTo(1, 12);
+      let below = 0;
+      for (const [i, p] of probabilities.entries()) {
+        expect(chooseToken(scores, [], settings, below + p / 2)).toBe(ids[i]);
+        below += p;
+      }
+      expect(chooseToken(scores, [], settings, 1 - 2 ** -53)).toBe(ids.at(-1));
+    }
+    expect(() => chooseToken([1, Number.NaN], [], {}, 0)).toThrow(/got NaN/);
+  }); // biome-ignore format: the settings
 
   test("a stream of text holds back half characters and what may become a stop string", () => {
     const tokenizer = BpeTokenizer.train([], { vocabSize: 260 });

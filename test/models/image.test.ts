@@ -1,6 +1,7 @@
 /**
- * @file Pictures for models: decoding, resizing, cropping, the image processors, tiles and patches. Values of Pillow and of the
- * processors are in test/golden (group `images`); here are laws, formulas, and what the fixtures do not reach.
+ * @file Pictures for models: decoding, resizing, cropping, the image processors, tiles and patches.
+ * Values of Pillow and of the processors are in test/golden (group `images`); here are laws,
+ * formulas, and what the fixtures do not reach.
  */
 import fc from "fast-check";
 import { DataError, type Tensor, tensor } from "hinode";
@@ -37,6 +38,7 @@ import {
 } from "hinode/models";
 import sharp from "sharp";
 import { beforeAll, describe, expect, test, vi } from "vitest";
+import { isCutOff, withoutOrientation } from "../../models/image/file.ts";
 import { onEachDevice, useDevice } from "../support/devices.ts";
 
 /** An image by a formula of its places. */
@@ -113,6 +115,105 @@ describe("decodeImage", () => {
     );
   });
 
+  type Picture = ReturnType<typeof sharp>;
+
+  test("or left as they are stored, where that is asked for", async () => {
+    const image = gradient(6, 2);
+    for (const make of [
+      (s: Picture) => s.png(),
+      (s: Picture) => s.webp({ lossless: true }),
+      (s: Picture) => s.jpeg({ quality: 100 }),
+    ]) {
+      const file = await make(stored(image).withMetadata({ orientation: 6 })).toBuffer();
+      const turned = await decodeImage(file);
+      expect([turned.width, turned.height]).toEqual([2, 6]);
+      const upright = await decodeImage(file, { orientation: false });
+      expect([upright.width, upright.height]).toEqual([6, 2]);
+      // The way of pages: the file itself says so no longer. A wrong check sum is a fault for sharp
+      // alone.
+      const said = withoutOrientation(file);
+      expect(said).not.toEqual(new Uint8Array(file));
+      expect(said.filter((byte, i) => byte !== file[i])).toHaveLength(1);
+      if (file[0] === 0x89) continue;
+      expect(await decodeImage(said)).toEqual(upright);
+      expect(withoutOrientation(said)).toEqual(said);
+    }
+    const plain = await stored(image).png().toBuffer();
+    expect(withoutOrientation(plain)).toBe(plain);
+    // Lengths that lead nowhere.
+    for (let i = 0; i < 60; i++) {
+      const damaged = Uint8Array.from(plain);
+      damaged.fill(0xff, i, i + 4);
+      withoutOrientation(damaged);
+      isCutOff(damaged);
+    }
+  });
+
+  test("16-bit levels, palettes, inks and profiles, as Pillow has them in RGB", async () => {
+    const deep = Uint16Array.from({ length: 36 }, (_, i) => (i * 701 + 5) % 65_536);
+    const upper = Uint8Array.from(deep, (v) => v >> 8);
+    const rgb16 = await sharp(deep, { raw: { width: 6, height: 2, channels: 3 } }).toColourspace("rgb16").png().toBuffer(); // biome-ignore format: one line
+    expect(await decodeImage(rgb16)).toEqual({ width: 6, height: 2, channels: 3, data: upper });
+    const grey16 = await sharp(deep, { raw: { width: 6, height: 6, channels: 1 } }).toColourspace("grey16").png().toBuffer(); // biome-ignore format: one line
+    expect(await decodeImage(grey16, { mode: "L" })).toEqual({ width: 6, height: 6, channels: 1, data: upper }); // biome-ignore format: one line
+
+    const few = picture(6, 2, 3, (x, y, c) => (x < 3 ? 250 - 40 * c : 9 + 70 * c + y));
+    const palette = await stored(few).png({ palette: true, dither: 0 }).toBuffer();
+    expect((await sharp(palette).metadata()).isPalette).toBe(true);
+    expect(await decodeImage(palette)).toEqual(few);
+
+    const print = await stored(picture(16, 8, 3, (_x, _y, c) => [200, 100, 30][c])).toColourspace("cmyk").jpeg({ quality: 100 }).toBuffer(); // biome-ignore format: one line
+    const inks = await sharp(print).pipelineColourspace("cmyk").toColourspace("cmyk").raw().toBuffer(); // biome-ignore format: one line
+    const want = [0, 1, 2].map((c) => Math.round(((255 - inks[c]) * (255 - inks[3])) / 255));
+    const { data, channels } = await decodeImage(print);
+    expect(channels).toBe(3);
+    for (const [i, level] of data.entries()) expect(Math.abs(level - want[i % 3])).toBeLessThanOrEqual(1); // biome-ignore format: one line
+
+    // In Display P3 pure red of sRGB is something less red.
+    const red = picture(4, 4, 3, (_x, _y, c) => (c === 0 ? 255 : 0));
+    const wide = await stored(red).withIccProfile("p3").png().toBuffer();
+    const asStored = [...(await decodeImage(wide)).data.subarray(0, 3)];
+    expect(asStored[0]).toBeLessThan(245);
+    const inSrgb = [...(await decodeImage(wide, { profile: true })).data.subarray(0, 3)];
+    for (const [c, level] of inSrgb.entries()) expect(Math.abs(level - [255, 0, 0][c])).toBeLessThanOrEqual(2); // biome-ignore format: one line
+  });
+
+  test("a file that was cut off is an error, wherever", async () => {
+    const image = gradient(24, 24);
+    for (const file of [
+      await stored(image).png().toBuffer(),
+      await stored(image).jpeg().toBuffer(),
+      await stored(image).webp().toBuffer(),
+    ]) {
+      expect(isCutOff(file)).toBe(false);
+      expect((await decodeImage(file)).width).toBe(24);
+      for (const share of [0, 0.1, 0.5, 0.9]) {
+        const part = file.subarray(0, Math.floor(file.length * share));
+        await expect(decodeImage(part)).rejects.toThrow(DataError);
+        if (share > 0.1) await expect(decodeImage(part)).rejects.toThrow(/the first \d+ bytes/);
+      }
+    }
+  });
+
+  test("nor is a thumbnail's end the picture's", async () => {
+    const small = await stored(gradient(8, 8)).jpeg().toBuffer();
+    expect([small.readUInt16BE(small.length - 2)]).toEqual([0xffd9]);
+    for (const progressive of [false, true]) {
+      const file = await stored(gradient(64, 64)).jpeg({ progressive }).toBuffer();
+      const said = Buffer.concat([Buffer.from("Exif\0\0MM\0*\0\0\0\x08\0\0"), small]);
+      const segment = Buffer.from([0xff, 0xe1, (said.length + 2) >> 8, (said.length + 2) & 255]);
+      // Any number of 0xff may stand ahead of a code.
+      const padding = Buffer.from([0xff, 0xff]);
+      const whole = Buffer.concat([file.subarray(0, 2), segment, said, padding, file.subarray(2)]);
+      expect(isCutOff(whole)).toBe(false);
+      expect(isCutOff(Buffer.concat([whole, Buffer.from("behind")]))).toBe(false);
+      const from = segment.length + said.length;
+      for (let end = from; end < whole.length; end += 7)
+        expect(isCutOff(whole.subarray(0, end)), `${end}`).toBe(true);
+      expect(isCutOff(whole.subarray(0, -1))).toBe(true);
+    }
+  });
+
   test("bytes that are no picture are an error", async () => {
     await expect(decodeImage(new Uint8Array([1, 2, 3]))).rejects.toThrow(DataError);
     await expect(decodeImage(new Uint8Array([1, 2, 3]))).rejects.toThrow(/PNG, JPEG or WebP/);
@@ -151,12 +252,14 @@ describe("resizeImage", () => {
     fc.assert(
       fc.property(sizes, sizes, fc.constantFrom(1, 3), filter, fc.nat(), (from, to, C, resample, seed) => {
         const random = randomOf(seed);
-        // In the middle of the levels, so that no filter leaves them: each pass amplifies less than twice.
+        // In the middle of the levels, so that no filter leaves them: each pass amplifies less than
+        // twice.
         const image = picture(from.width, from.height, C, () => 96 + 63 * random());
         const exact = resizeImage({ ...image, data: Float32Array.from(image.data) }, to, { resample });
         for (const arithmetic of ["pillow", "torch"] as const) {
           const { data } = resizeImage(image, to, { resample, arithmetic });
-          // Half a level of the first pass, at most doubled, and half of the second; 14 bits or more of each weight.
+          // Half a level of the first pass, at most doubled, and half of the second; 14 bits or
+          // more of each weight.
           const most = Math.max(0, ...[...data].map((v, i) => Math.abs(v - exact.data[i]) - 1.6));
           expect(most).toBe(0);
         }
@@ -358,7 +461,8 @@ describe("image processors", () => {
 });
 
 describe("anyres", () => {
-  // Image [width, height] → best size [width, height], and tokens with tiles of 336 and patches of 14.
+  // Image [width, height] → best size [width, height], and tokens with tiles of 336 and patches of
+  // 14.
   test.each([
     [640, 480, 672, 672, 2340],
     [480, 640, 672, 672, 2352],
@@ -455,7 +559,8 @@ onEachDevice("patches and positions", () => {
   });
 
   test("tiles' features are put together, unpadded, with a newline after each row", async () => {
-    // 3 patches a side, 1 × 2 tiles; the image is half as wide again as it is high, so a column is cut off at each side.
+    // 3 patches a side, 1 × 2 tiles; the image is half as wide again as it is high, so a column is
+    // cut off at each side.
     const options = { tileSize: 6, patchSize: 2, pinpoints: [[6, 12]] as const };
     const layout = anyresLayout({ width: 8, height: 12 }, options);
     expect(layout).toMatchObject({ rows: 1, columns: 2, side: 3, top: 0, left: 2, height: 3 });

@@ -1,4 +1,7 @@
-/** @file Language models that see: where image tokens go, who sees them, the loss, tiles, generation, folders. */
+/**
+ * @file Language models that see: where image tokens go, who sees them, the loss, tiles,
+ * generation, folders.
+ */
 import { mkdirSync, mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -85,7 +88,7 @@ onEachDevice("VisionLanguageModel", (device) => {
     await expect(spliceImages(text, mask, rows.narrow(0, 0, 1)).data()).rejects.toThrow(
       /indices within/,
     );
-    expect(() => spliceImages(text, mask, randn([3, 4]))).toThrow(/\[R, 2\], got \[3, 4\]/);
+    expect(() => spliceImages(text, mask, randn([3, 4]))).toThrow(/\[R, 2\].*got \[3, 4\]/);
   });
 
   test.skipIf(device === "webgpu")("a placeholder needs no row in the table", async () => {
@@ -150,14 +153,72 @@ onEachDevice("VisionLanguageModel", (device) => {
     const prompt = [1, 3, 3, 3, 3, 4];
     const want = [...prompt];
     for (let i = 0; i < 3; i++) {
-      const last = model.forward(ids([want]), image(1)).select(1, want.length - 1);
-      want.push(Number(await last.argmax(-1).item()));
+      const last = model.forward(ids([want]), image(1)).select(1, want.length - 1).squeeze(0);
+      const scores = (await last.tolist()) as number[];
+      scores[3] = -Infinity; // A placeholder is never written.
+      want.push(scores.indexOf(Math.max(...scores)));
     }
-    const generator = new Generator(model.language, { length: 16 });
-    const embeddings = model.embed(ids([prompt]), image(1));
-    const { tokens } = await generator.generate({ embeddings }, { maxNewTokens: 3 });
-    expect(tokens).toEqual([want.slice(prompt.length)]);
+    const generator = new Generator(model, { length: 16 });
+    const said = [want.slice(prompt.length)];
+    for (const prompts of [
+      { ids: [prompt], images: image(1) },
+      { embeddings: model.embed(ids([prompt]), image(1)) },
+    ])
+      expect((await generator.generate(prompts, { maxNewTokens: 3 })).tokens).toEqual(said);
   }); // biome-ignore format: the name is long
+
+  test("an image never goes on in the next row of the batch", async () => {
+    const rows = [[1, 3, 3, 3, 5], [3, 3, 3, 3, 3]]; // biome-ignore format: one line
+    await expect(model.forward(ids(rows), images).data()).rejects.toThrow(/indices within/);
+    await expect(model.loss(ids(rows), images).data()).rejects.toThrow(/indices within/);
+    const both = [[1, 5, 3, 3, 3, 3, 3, 3, 3, 3], [1, 5, 6, 7, 8, 9, 1, 2, 4, 5]]; // biome-ignore format: one line
+    expect(Number(await model.loss(ids(both), images).item())).toBeGreaterThan(0);
+    const generator = new Generator(model, { length: 16 });
+    const run = (rows: number[][], given: Tensor) =>
+      generator.generate({ ids: rows, images: given }, { maxNewTokens: 1 });
+    await expect(run([[1, 3, 3, 3], rows[1]], images)).rejects.toThrow(
+      /images of 4,4 tokens\), got 3,5 placeholders/,
+    );
+    await expect(run([[1, 3, 3, 3, 3]], images)).rejects.toThrow(/for all images/);
+    const made = model.imageRows(images);
+    await expect(run([[1, 3, 3, 3, 3]], made)).rejects.toThrow(/8 rows of image tokens/);
+    await expect(run([[1, 3, 3, 3, 3]], images.select(0, 0))).rejects.toThrow(/\[N, C, H, W\]/);
+    // Nothing has failed on the device, so the next is as usual.
+    const said = await run(
+      [
+        [1, 3, 3, 3, 3],
+        [3, 3, 3, 3, 6],
+      ],
+      images,
+    );
+    expect(
+      (
+        await run(
+          [
+            [1, 3, 3, 3, 3],
+            [3, 3, 3, 3, 6],
+          ],
+          made,
+        )
+      ).tokens,
+    ).toEqual(said.tokens);
+  });
+
+  test.skipIf(device === "webgpu")(
+    "after a pass that failed the next one is as if it had not been",
+    async () => {
+      const generator = new Generator(model, { length: 16 });
+      const prompt = (id: number) => ({ ids: [[1, id, 3, 3, 3, 3]], images: image(0) });
+      const options = { maxNewTokens: 3 };
+      const { tokens } = await generator.generate(prompt(4), options);
+      await expect(generator.generate(prompt(11), options)).rejects.toThrow(/indices within/);
+      expect((await generator.generate(prompt(4), options)).tokens).toEqual(tokens);
+      const search = (id: number) => generator.search(prompt(id), { ...options, beams: 2 });
+      const found = await search(4);
+      await expect(search(11)).rejects.toThrow(/indices within/);
+      expect(await search(4)).toEqual(found);
+    },
+  );
 
   test.skipIf(device === "webgpu")("tiles: their count, their order, and what follows them", async () => {
     const llava = new VisionLanguageModel(llavaConfigOf(nextJson));
@@ -243,9 +304,15 @@ describe("configurations", () => {
     expect(() => llavaConfigOf({ vision_feature_select_strategy: "cls" })).toThrow(
       /default or full/,
     );
-    expect(() => llavaJson(new VisionLanguageModel(config))).toThrow(
-      /CLIP's image tower and an MLP/,
-    );
+    expect(() => llavaJson(new VisionLanguageModel(config))).toThrow(/expected an MLP/);
+    const clip = { classToken: true, preNorm: true, patchBias: false };
+    const seeing = (vision: object) => () =>
+      llavaJson(new VisionLanguageModel({ ...config, connector: { kind: "mlp" }, layer: -1, vision: { ...config.vision, ...clip, ...vision } })); // biome-ignore format: one line
+    expect(seeing({})).not.toThrow();
+    expect(seeing({ preNorm: false })).toThrow(/with its preNorm/);
+    expect(seeing({ qkvBias: false })).toThrow(/with its qkvBias/);
+    expect(() => llavaConfigOf({ multimodal_projector_bias: 1 })).toThrow(/true or false, got 1/);
+    expect(() => llavaConfigOf({ image_token_index: "3" })).toThrow(/image_token_index: a number/);
     expect(() => new VisionLanguageModel({ ...config, classToken: true })).toThrow(
       /linear or an MLP/,
     );

@@ -1,10 +1,14 @@
-/** @file The vision transformer: positions on other grids, chosen layers, pooling, images of other sizes, files. */
+/**
+ * @file The vision transformer: positions on other grids, chosen layers, pooling, images of other
+ * sizes, files.
+ */
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { init, manualSeed, randn, type Tensor, tensor } from "hinode";
+import { init, manualSeed, randn, scaledDotProductAttention, type Tensor, tensor } from "hinode";
 import {
   clipVisionConfig,
+  clipVisionJson,
   loadViT,
   loadWeights,
   loadWeightsFile,
@@ -20,6 +24,7 @@ import {
   ViTClassifier,
   type ViTConfig,
   vitConfigOf,
+  vitJson,
   vitNames,
 } from "hinode/models";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
@@ -94,7 +99,7 @@ describe.each(devices)("ViT on %s", (device) => {
     const cut = resizeViT(vit, [6, 12]);
     expect(cut.grid).toEqual([3, 6]);
     await same(cut.forward(wide.narrow(3, 0, 12)), got);
-    expect(cut.embed.positions.requiresGrad).toBe(true);
+    expect(cut.embed.positions!.requiresGrad).toBe(true);
     expect(cut.blocks).toBe(vit.blocks);
   });
 
@@ -130,9 +135,67 @@ describe.each(devices)("ViT on %s", (device) => {
       expect(model.forward(images).shape).toEqual([2, 3]);
       expect(model.vit.config.hidden).toBe(12);
     }
-    expect(() => timmConfigOf({ init_values: 1e-5 })).toThrow(/init_values: no such argument/);
+    for (const [more, expected] of [
+      [{ patch_dropout: 0 }, /patch_dropout: no such setting/],
+      [{ drop_path_rate: 0.1 }, /drop_path_rate: 0, got 0.1/],
+      [{ scale_attn_norm: true }, /scale_attn_norm: false/],
+      [{ norm_layer: "rmsnorm" }, /norm_layer: layernorm/],
+      [{ global_pool: "prr" }, /global_pool: token, avg/],
+      [{ pos_embed: "rope" }, /pos_embed: learn or none/],
+    ] as const)
+      expect(() => timmConfigOf(more)).toThrow(expected);
+    // Neither norm is there without the final one.
+    const bare = new ViTClassifier(timmConfigOf({ img_size: 8, patch_size: 4, embed_dim: 8, depth: 0, num_heads: 2, final_norm: false, global_pool: "avg" })); // biome-ignore format: one line
+    expect([bare.vit.norm, bare.poolNorm]).toEqual([null, null]);
     expect(() => new ViTClassifier({ ...config, classes: 2 })).toThrow(/classToken: true/);
   });
+
+  // Of these parts SwiftShader would compile shaders for long, and none has a kernel of its own.
+  test.skipIf(device === "webgpu")(
+    "registers, norms of queries and keys, LayerScale, a query that pools",
+    async () => {
+      const extra = { reg_tokens: 2, qk_norm: true, init_values: 0.5, no_embed_class: true };
+      const json = { img_size: 8, patch_size: 4, in_chans: 1, embed_dim: 8, depth: 1, num_heads: 2, mlp_ratio: 1, num_classes: 3, global_pool: "map", ...extra }; // biome-ignore format: one line
+      const model = new ViTClassifier(timmConfigOf(json));
+      const { vit, attentionPool: pool } = model;
+      const images = randn([2, 1, 8, 8]);
+      const rows = (t: Tensor, ...shape: number[]) => t.unsqueeze(0).expand([2, ...shape]);
+      const x = vit.embed.forward(images);
+      expect(x.shape).toEqual([2, 1 + 2 + 4, 8]);
+      await same(x.narrow(1, 1, 2), rows(vit.embed.registers!, 2, 8));
+      const without = { ...vit.config, registers: 0, classToken: false };
+      const patches = new PatchEmbedding(without);
+      Object.assign(patches, { projection: vit.embed.projection, positions: vit.embed.positions });
+      await same(x.narrow(1, 3, 4), patches.forward(images));
+
+      const [block] = vit.blocks;
+      const { qkv, out, qNorm, kNorm } = block.attention;
+      const heads = (t: Tensor) => t.reshape([2, 7, 2, 4]).transpose(1, 2);
+      const [q, k, v] = qkv!.forward(block.norm1.forward(x)).split(8, -1).map(heads);
+      const seen = scaledDotProductAttention(qNorm!.forward(q), kNorm!.forward(k), v);
+      const y = x.add(out.forward(seen.transpose(1, 2).reshape([2, 7, 8])).mul(0.5));
+      const want = y.add(block.feedForward.forward(block.norm2.forward(y)).mul(0.5));
+      await same(vit.hiddenStates(images)[1], want);
+
+      // The pool sees patches alone.
+      const { attention, latent } = pool!;
+      const tokens = vit.normalize(want).narrow(1, 3, 4);
+      const pooled = attention.forward(rows(latent, 1, 8), tokens, tokens);
+      const sum = pooled.add(pool!.mlp.forward(pool!.norm.forward(pooled))).select(1, 0);
+      await same(model.forward(images), model.head.forward(sum));
+      const names = storedWeights(timmNames(model));
+      expect(names.reg_token.shape).toEqual([1, 2, 8]);
+      expect(names.pos_embed.shape).toEqual([1, 4, 8]);
+      expect(names["attn_pool.kv.weight"].shape).toEqual([16, 8]);
+      expect(names["blocks.0.attn.k_norm.bias"].shape).toEqual([4]);
+      await same(names["blocks.0.ls2.gamma"] as Tensor, tensor(Array(8).fill(0.5)));
+
+      const all = new ViTClassifier(timmConfigOf({ ...json, global_pool: "avg", pos_embed: "none", pool_include_prefix: true, fc_norm: false })); // biome-ignore format: one line
+      expect(all.vit.embed.positions).toBeNull();
+      await same(all.classify(x), all.head.forward(x.mean(1)));
+      expect(() => clipVisionJson(vit.config)).toThrow(/a model that the library has/);
+    },
+  );
 
   // Names and files are the same on every device.
   test.skipIf(device === "webgpu")(
@@ -150,7 +213,20 @@ describe.each(devices)("ViT on %s", (device) => {
       const images = randn([2, 1, 8, 8]);
       await same(a.forward(images), b.forward(images));
       await saveViT(folder, a);
-      await same(a.forward(images), (await loadViT(folder)).forward(images));
+      const loaded = await loadViT(folder);
+      await same(a.forward(images), loaded.forward(images));
+      expect([loaded.vit.config.antialias, loaded.vit.config.qkvBias]).toEqual([false, false]);
+      const other = (config: object) => () =>
+        vitJson(new ViTClassifier({ ...vitConfigOf(json), ...config }));
+      expect(vitConfigOf(other({ antialias: true })()).antialias).toBe(true);
+      expect(vitConfigOf(other({ antialias: undefined })()).antialias).toBe(true);
+      for (const [
+        name,
+        value,
+      ] of Object.entries({ headDim: 8, patchNorm: true, finalNorm: false, preNorm: true, bias: false })) // biome-ignore format: a table
+        expect(other({ [name]: value }), name).toThrow(new RegExp(`with its .*${name}`));
+      expect(other({ headDim: 4 })).not.toThrow();
+      expect(() => vitConfigOf({ ...json, qkv_bias: "no" })).toThrow(/true or false, got "no"/);
       // Halves are asked for twice: of the model, and as a loss of digits.
       const half = new ViTClassifier(vitConfigOf(json)).to("bf16");
       await expect(loadWeightsFile(folder, vitNames(half))).rejects.toThrow(

@@ -1,8 +1,12 @@
-/** @file int8 and int4 weights: the error bound of the format, no float copy of the weights, files, training around them. */
+/**
+ * @file int8 and int4 weights: the error bound of the format, no float copy of the weights, files,
+ * training around them.
+ */
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import {
+  autocast,
   compile,
   explain,
   grad,
@@ -10,6 +14,7 @@ import {
   noGrad,
   rand,
   randn,
+  ShapeError,
   type Tensor,
   tensor,
 } from "hinode";
@@ -87,7 +92,9 @@ onEachDevice("quantised Linear", (device) => {
     const x = randn([rows, inputs]);
     const { kernels } = explain(run, x);
     const written = kernels.flatMap((k) => k.writes.map((w) => w.shape));
-    expect(written).toEqual([[rows, outputs]]);
+    // With 4 bits one product for each half of the bits, and their sum.
+    const results = bits === 8 ? [[rows, outputs]] : [[2, rows, outputs], [rows, outputs]]; // biome-ignore format: one line
+    expect(written).toEqual(results);
     const want = x.matmul(q.dequantize().T).add(q.bias!);
     expect(difference(await run(x).data(), await want.data(), close)).toBeNull();
   });
@@ -159,6 +166,23 @@ onEachDevice("quantised Linear", (device) => {
       }
     },
   );
+
+  test.each([8, 4] as const)("%d bits: shapes and types are Linear's", async (bits) => {
+    const layer = new Linear(16, 3);
+    const q = QuantizedLinear.from(layer, { bits, groupSize: 8 });
+    const x = randn([2, 16]);
+    const [rows, first] = [q.forward(x), q.forward(x.select(0, 0))];
+    expect(first.shape).toEqual([3]);
+    expect(difference(await first.data(), await rows.select(0, 0).data(), close)).toBeNull();
+    const half = autocast({ dtype: "bf16" }, () => [layer.forward(x), q.forward(x)]);
+    expect(half.map((y) => y.dtype)).toEqual(["bf16", "bf16"]);
+    expect(difference(await half[1].float().data(), await rows.data(), { rtol: 0, atol: 0.05 })).toBeNull(); // biome-ignore format: one line
+    // Halves and a bias in f32 do not go together, as in Linear.
+    expect(() => q.forward(x.to("f16"))).toThrow(/a bias \[3\] of f16, got f32\[3\]/);
+    expect(() => q.forward(tensor(1))).toThrow(ShapeError);
+    // Who thinks that it is a Linear is told.
+    expect(() => (q as unknown as Linear).weight).toThrow(/floats, got integers of \d bits/);
+  });
 
   test("layers in lists, maps and attention; mistakes are named", async () => {
     class Net extends Module {

@@ -85,9 +85,15 @@ onEachDevice("layers that own a matrix", () => {
   test("Embedding: the padding row is 0 and stays; long rows are cut to maxNorm", async () => {
     const layer = new nn.Embedding(4, 2, { paddingIdx: -3 });
     expect(layer.paddingIdx).toBe(1);
+    const first = await layer.weight.tolist();
+    expect((first as number[][]).map((row) => row.every((x) => x === 0))).toEqual([false, true, false, false]); // biome-ignore format: one line
     layer.forward(ids(0, 1)).sum().backward();
     expect(await layer.weight.grad!.data()).toEqual(new Float32Array([1, 1, 0, 0, 0, 0, 0, 0]));
     expect(() => new nn.Embedding(4, 2, { paddingIdx: 4 })).toThrow(/4 rows/);
+    // A table that is only counted costs nothing, also when something else is computed: this one has 4 TB.
+    const counted = new nn.Embedding(1e6, 1e6, { paddingIdx: 0 });
+    expect(await tensor([1]).add(1).tolist()).toEqual([2]);
+    expect(counted.numParameters()).toBe(1e12);
     const short = new nn.Embedding(3, 2, { maxNorm: 2 });
     short.loadStateDict({ weight: tensor([[3, 4], [1, 1], [30, 40]]) }); // biome-ignore format: rows
     const forward = compile((index: Tensor) => short.forward(index));

@@ -51,6 +51,16 @@ test("pictures are turned as EXIF says", async () => {
   expect(await decodeImage(png)).toEqual(want);
 });
 
+test("or left as they are stored", async () => {
+  const want = { width: 3, height: 2, channels: 3, data: new Uint8Array(pixels) };
+  expect(await decodeImage(png, { orientation: false })).toEqual(want);
+});
+
+test("files that were cut off are errors", async () => {
+  for (const file of [png, webp, jpeg])
+    await expect(decodeImage(file.subarray(0, file.length - 20))).rejects.toThrow(/the first \d+ bytes/); // biome-ignore format: one line
+});
+
 test("JPEG comes out nearly", async () => {
   const { width, height, data } = await decodeImage(jpeg);
   expect([width, height, data.length]).toEqual([3, 2, 18]);

@@ -1,4 +1,7 @@
-/** @file The models that `npm test` runs, and how many cases each has: a reader that overlooks some would pass without them. */
+/**
+ * @file The models that `npm test` runs, and how many cases each has: a reader that overlooks some
+ * would pass without them.
+ */
 export const modelCounts: Readonly<Record<string, number>> = {
   "aim-pretrain": 89,
   "aim-probe": 79,

@@ -1,14 +1,16 @@
 /**
- * @file The group `models`: tiny instances of the reference implementations, with their weights, outputs, losses,
- * gradients and one AdamW step.
+ * @file The group `models`: tiny instances of the reference implementations, with their weights,
+ * outputs, losses, gradients and one AdamW step.
  *
- * Every `models-<name>.json` is a set of cases, named `<name>/outputs/logits`, `<name>/loss`, `<name>/grads/<weight>`,
- * `<name>/adamw/<weight>`, `<name>/extra/<key>`, …, judged with the tolerances that the file gives. Which of our models is
- * built is decided by the file's `class` and `config`, never by its name: the tables of vision.ts, language.ts and
- * multimodal.ts have an entry (architecture.ts) for each class. A class that none of them knows has failed all its cases.
+ * Every `models-<name>.json` is a set of cases, named `<name>/outputs/logits`, `<name>/loss`,
+ * `<name>/grads/<weight>`, `<name>/adamw/<weight>`, `<name>/extra/<key>`, …, judged with the
+ * tolerances that the file gives. Which of our models is built is decided by the file's `class` and
+ * `config`, never by its name: the tables of vision.ts, language.ts and multimodal.ts have an entry
+ * (architecture.ts) for each class. A class that none of them knows has failed all its cases.
  *
- * A model is run once per device, and all cases are judged by that run: build, load, `extra`, forward, backward, AdamW,
- * forward again. An output named `grad_<input>` is the gradient of that input and is found here.
+ * A model is run once per device, and all cases are judged by that run: build, load, `extra`,
+ * forward, backward, AdamW, forward again. An output named `grad_<input>` is the gradient of that
+ * input and is found here.
  */
 import { defaultDevice, realize, type Tensor, tensor, zeros } from "hinode";
 import { loadWeights, toStored } from "hinode/models";
@@ -85,9 +87,26 @@ function* expectations(fixture: Fixture, store: Store): Generator<[key: string, 
     if (key.startsWith("buffers_after/")) yield [key, tensorJudge(key, outputs)];
 }
 
-async function runModel(fixture: Fixture, files: Files, store: Store): Promise<Found> {
-  const architecture = architectures.find((a) => a.class.test(fixture.class));
-  if (!architecture) throw new NotCovered(fixture.class);
+/** Arguments of a call that change no number. */
+const harmless = /^(output_(hidden_states|attentions)|return_(dict|loss)|use_cache)$/;
+
+/**
+ * The fixture with the arguments of the call where its architecture looks for them; one that it
+ * does not take is an error.
+ */
+function settled(fixture: Fixture, takes: readonly string[] = []): Fixture {
+  const config = { ...fixture.config };
+  for (const [name, value] of Object.entries(fixture.input_args ?? {})) {
+    if (takes.includes(name)) config[name] = value;
+    else if (!harmless.test(name)) throw new NotCovered(`${fixture.class} with ${name}`);
+  }
+  return { ...fixture, config };
+}
+
+async function runModel(given: Fixture, files: Files, store: Store): Promise<Found> {
+  const architecture = architectures.find((a) => a.class.test(given.class));
+  if (!architecture) throw new NotCovered(given.class);
+  const fixture = settled(given, architecture.arguments);
   const model = architecture.build(fixture);
   const names = architecture.weights(model, fixture);
   const weights = readSafetensors(files(fixture.weights));

@@ -1,4 +1,6 @@
-/** @file The group `models`: Llama and Mixtral. Greedy generation is Generator's, with its cache. */
+/**
+ * @file The group `models`: Llama and Mixtral. Greedy generation is Generator's, with its cache.
+ */
 import { cat, type Tensor, tensor } from "hinode";
 import {
   type GenerationStep,
@@ -13,14 +15,15 @@ import {
 import type { Architecture } from "./architecture.ts";
 
 const causal: Architecture<LanguageModel> = {
-  class: /\.(Llama|Mistral|Mixtral|Qwen3)ForCausalLM$/,
+  class: /\.(Llama|Mistral|Mixtral|Qwen2|Qwen3)ForCausalLM$/,
+  arguments: ["output_router_logits"],
 
   build: ({ config }) => new LanguageModel(languageConfigOf(config)),
 
   weights: (model) => languageNames(model),
 
-  forward(model, { input_ids: ids, attention_mask: mask, labels }) {
-    const pass = model.run(model.embed(ids), { mask });
+  forward(model, { input_ids: ids, attention_mask: mask, position_ids: positions, labels }) {
+    const pass = model.run(model.embed(ids), { mask, positions });
     const loss = model.lossOf(pass, nextTokens(labels), { mask });
     const outputs: Record<string, Tensor> = { logits: model.logits(pass.states.at(-1)!) };
     for (const [i, state] of pass.states.entries()) outputs[`hidden_states.${i}`] = state;

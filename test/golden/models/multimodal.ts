@@ -3,14 +3,16 @@ import { crossEntropy, type Tensor, tensor } from "hinode";
 import {
   Aim,
   AimClassifier,
+  aimClassifierConfigOf,
   aimClassifierNames,
+  aimConfigOf,
   aimNames,
-  aimTrunkConfig,
   CAbstractor,
   type CAbstractorConfig,
   cAbstractorNames,
   clipVisionConfigOf,
   type GenerationStep,
+  type GenerativeModel,
   Generator,
   hiddenFrom,
   type Images,
@@ -18,16 +20,17 @@ import {
   llavaConfigOf,
   llavaNames,
   nextTokens,
+  type Prompts,
   sinCosPositions,
   VisionLanguageModel,
-  type ViTConfig,
 } from "hinode/models";
+import { NotCovered } from "../values.ts";
 import type { Architecture, Fixture, Tensors } from "./architecture.ts";
 import { numbered } from "./vision.ts";
 
 /**
- * Honeybee's settings as ours. In words the fixtures say that eps is 1e-6; timm's class with an activation, which is what they
- * were made with, has 1e-5, our default.
+ * Honeybee's settings as ours. In words the fixtures say that eps is 1e-6; timm's class with an
+ * activation, which is what they were made with, has 1e-5, our default.
  */
 function cAbstractorConfig(
   json: Fixture["config"],
@@ -54,7 +57,7 @@ const cAbstractor: Architecture<CAbstractor> = {
   weights: (model) => cAbstractorNames(model),
 
   forward(model, { x, cotangent }) {
-    const { local, pooled, tokens } = model.abstract(x);
+    const { local, pooled, tokens } = model.abstract(x, model.grid);
     const y = model.project(tokens);
     const n = Math.sqrt(model.config.tokens);
     const planes = (t: typeof x, [h, w]: readonly [number, number]) =>
@@ -69,28 +72,14 @@ const cAbstractor: Architecture<CAbstractor> = {
   },
 };
 
-/** The trunk of either kind of fixture. */
-const aimTrunk = ({ config }: Fixture): ViTConfig =>
-  aimTrunkConfig({
-    imageSize: config.img_size,
-    channels: config.num_channels,
-    patchSize: config.patch_size,
-    width: config.embed_dim,
-    depth: config.num_blocks,
-    heads: config.num_heads,
-    hidden: Math.trunc(config.embed_dim * config.mlp_ratio),
-    eps: 1e-6,
-    bias: config.use_bias ?? false,
-    qkvBias: config.qkv_bias,
-  });
-
 const aim: Architecture<Aim> = {
   class: /^aim\.v1\b.*PrefixCausalAttention/,
 
   build: (fixture) => {
-    const { embed_dim: width, mlp_ratio: ratio, head_blocks: depth } = fixture.config;
+    const { head_blocks: depth, prefix_lengths: _, num_patches: __, ...trunk } = fixture.config;
     const bias = fixture.params.includes("head.proj.bias");
-    return new Aim(aimTrunk(fixture), { depth, hidden: Math.trunc(width * ratio), bias });
+    const config = aimConfigOf(trunk);
+    return new Aim(config, { depth, hidden: config.hidden, bias });
   },
 
   weights: aimNames,
@@ -111,22 +100,22 @@ const aim: Architecture<Aim> = {
     return { outputs, loss: model.lossOf(errors, outside) };
   },
 
-  extra: (_model, _given, { sincos: { grid, dim, rect_cls: rect } }) => ({
-    sincos: sinCosPositions(grid, dim),
-    sincos_rect_cls: sinCosPositions([rect.h, rect.w], rect.dim, { classToken: rect.cls_token }),
-  }),
+  extra(_model, _given, { sincos }): Tensors {
+    if (!sincos) return {};
+    const { grid, dim, rect_cls: rect } = sincos;
+    return {
+      sincos: sinCosPositions(grid, dim),
+      sincos_rect_cls: sinCosPositions([rect.h, rect.w], rect.dim, { classToken: rect.cls_token }),
+    };
+  },
 };
 
 const aimProbe: Architecture<AimClassifier> = {
   class: /^aim\.v1\b.*AttentionPoolingClassifier/,
 
   build: (fixture) => {
-    const { num_classes: classes, probe_layers: layers } = fixture.config;
-    const { num_blocks: depth } = fixture.config;
-    // A number means that many at the end.
-    const last = (n: number) => Array.from({ length: n }, (_, i) => depth - n + i);
-    const chosen = typeof layers === "number" ? last(layers) : layers;
-    return new AimClassifier(aimTrunk(fixture), { classes, layers: chosen });
+    const { trunk, probe } = aimClassifierConfigOf(fixture.config);
+    return new AimClassifier(trunk, probe);
   },
 
   weights: aimClassifierNames,
@@ -157,6 +146,7 @@ async function imagesOf({
 
 const llava: Architecture<VisionLanguageModel> = {
   class: /\.Llava(Next)?ForConditionalGeneration$/,
+  arguments: ["vision_feature_layer", "vision_feature_select_strategy"],
   build: ({ config }) => new VisionLanguageModel(llavaConfigOf(config)),
   weights: llavaNames,
 
@@ -175,25 +165,50 @@ const llava: Architecture<VisionLanguageModel> = {
     const { images: count, max_new_tokens: maxNewTokens } = fixture.generate;
     const first = (t: Tensor) => t.narrow(0, 0, count);
     const { pixel_values, image_sizes } = inputs;
-    const images = { pixel_values: first(pixel_values), ...(image_sizes && { image_sizes: first(image_sizes) }) }; // biome-ignore format: one line
-    const embeddings = model.embed(prompt, await imagesOf(images));
-    const lengths = mask && ((await mask.int().sum(1).tolist()) as number[]);
+    const images = await imagesOf({
+      pixel_values: first(pixel_values),
+      ...(image_sizes && { image_sizes: first(image_sizes) }),
+    });
     const [B, T] = prompt.shape;
-    const generator = new Generator(model.language, { length: T + maxNewTokens });
-    const steps: GenerationStep[] = [];
-    const prompts = { embeddings, lengths };
-    for await (const step of generator.stream(prompts, { maxNewTokens })) steps.push(step);
-    const tokens = Array.from({ length: B }, (_, b) => steps.map((step) => step.tokens[b]!));
-    const scores = Float32Array.from(steps.flatMap((step) => [...step.scores]));
+    const rows = (await prompt.tolist()) as number[][];
+    const lengths = mask ? ((await mask.int().sum(1).tolist()) as number[]) : rows.map(() => T);
+    const ids = rows.map((row, b) => row.slice(T - lengths[b]));
+    const length = T + maxNewTokens;
+    const steps = async (model: GenerativeModel, prompts: Prompts) => {
+      const all: GenerationStep[] = [];
+      const stream = new Generator(model, { length }).stream(prompts, { maxNewTokens });
+      for await (const step of stream) all.push(step);
+      return all;
+    };
+    const seeing = await steps(model, { ids, images });
+    // A model that sees never writes a placeholder, so that one score is the decoder's own.
+    const embeddings = model.embed(prompt, images);
+    const blind = await steps(model.language, { embeddings, lengths });
+    const tokens = Array.from({ length: B }, (_, b) => seeing.map((step) => step.tokens[b]!));
+    const V = model.language.config.vocabulary;
+    const scores = Float32Array.from(
+      seeing.flatMap((step, i) =>
+        [...step.scores].map((score, j) =>
+          j % V === model.config.imageToken ? blind[i].scores[j] : score,
+        ),
+      ),
+    );
     return {
       "generate.tokens": tensor(tokens, { dtype: "i32" }),
-      "generate.step_logits": tensor(scores, { shape: [steps.length, B, scores.length / steps.length / B] }), // biome-ignore format: one line
+      "generate.step_logits": tensor(scores, { shape: [seeing.length, B, V] }),
     };
   },
 };
 
+/** "hidden_states[-2] without the class token". */
+function layerOf(said: string): number {
+  const layer = /hidden_states\[(-?\d+)\] without the class token/.exec(said)?.[1];
+  if (layer === undefined) throw new NotCovered(`vision_feature "${said}"`);
+  return Number(layer);
+}
+
 const mm1: Architecture<VisionLanguageModel> = {
-  class: /^CLIPVisionModel -> C-Abstractor -> LlamaForCausalLM$/,
+  class: /^CLIPVisionModel -> C-Abstractor -> (Llama|Mistral|Mixtral|Qwen2|Qwen3)ForCausalLM$/,
 
   build(fixture) {
     const { vision_config, text_config, projector, image_token_index, vision_feature } = fixture.config; // biome-ignore format: one line
@@ -203,7 +218,7 @@ const mm1: Architecture<VisionLanguageModel> = {
       connector: { kind: "c-abstractor", ...connector },
       language: languageConfigOf(text_config),
       imageToken: image_token_index,
-      layer: Number(/hidden_states\[(-?\d+)\]/.exec(vision_feature)![1]),
+      layer: layerOf(vision_feature),
     });
   },
 
@@ -216,6 +231,8 @@ const mm1: Architecture<VisionLanguageModel> = {
     const loss = model.language.lossOf(pass, nextTokens(labels), { mask });
     return { outputs: { logits, image_tokens }, loss };
   },
+
+  extra: llava.extra,
 };
 
 export const multimodal = [cAbstractor, aim, aimProbe, llava, mm1] as readonly Architecture[];

@@ -1,4 +1,7 @@
-/** @file The group `models`: CLIP, its image tower alone, and the ViT classifiers of the Hugging Face library and of timm. */
+/**
+ * @file The group `models`: CLIP, its image tower alone, and the ViT classifiers of the Hugging
+ * Face library and of timm.
+ */
 import {
   binaryCrossEntropyWithLogits,
   crossEntropy,
@@ -13,6 +16,7 @@ import {
   clipVisionConfigOf,
   clipVisionNames,
   contrastiveLoss,
+  type ImageOptions,
   timmConfigOf,
   timmNames,
   ViT,
@@ -20,7 +24,13 @@ import {
   vitConfigOf,
   vitNames,
 } from "hinode/models";
-import type { Architecture, Tensors } from "./architecture.ts";
+import type { Architecture, Fixture, Tensors } from "./architecture.ts";
+
+/** Whether the call takes images of other sizes than the configuration's. */
+const optionsOf = ({ config }: Fixture): ImageOptions => ({
+  interpolate: config.interpolate_pos_encoding === true,
+});
+const imageArguments = ["interpolate_pos_encoding"];
 
 /** States by the names `<name>.0`, `<name>.1`, … */
 export const numbered = (name: string, states: readonly Tensor[]): Tensors =>
@@ -28,11 +38,12 @@ export const numbered = (name: string, states: readonly Tensor[]): Tensors =>
 
 const clip: Architecture<CLIP> = {
   class: /\.CLIPModel$/,
+  arguments: imageArguments,
   build: ({ config }) => new CLIP(clipConfigOf(config)),
   weights: clipNames,
 
-  forward(model, { pixel_values: images, input_ids: ids, attention_mask: mask }) {
-    const vision = model.vision.hiddenStates(images).at(-1)!;
+  forward(model, { pixel_values: images, input_ids: ids, attention_mask: mask }, fixture) {
+    const vision = model.vision.hiddenStates(images, optionsOf(fixture)).at(-1)!;
     const text = model.text.forward(ids, mask);
     const [image, words] = [model.projectImage(vision), model.projectText(text, ids)];
     const [image_embeds, text_embeds] = [normalize(image), normalize(words)];
@@ -50,19 +61,23 @@ const clip: Architecture<CLIP> = {
     return { outputs, loss: contrastiveLoss(logits) };
   },
 
-  extra: (model, _given, _fixture, { pixel_values, input_ids, attention_mask }) => ({
-    ...numbered("vision_hidden_states", model.vision.hiddenStates(pixel_values)),
+  extra: (model, _given, fixture, { pixel_values, input_ids, attention_mask }) => ({
+    ...numbered(
+      "vision_hidden_states",
+      model.vision.hiddenStates(pixel_values, optionsOf(fixture)),
+    ),
     ...numbered("text_hidden_states", model.text.hiddenStates(input_ids, attention_mask)),
   }),
 };
 
 const clipVision: Architecture<ViT> = {
   class: /\.CLIPVisionModel$/,
+  arguments: imageArguments,
   build: ({ config }) => new ViT(clipVisionConfigOf(config)),
   weights: (model) => clipVisionNames(model),
 
-  forward(model, { pixel_values, ...cotangents }) {
-    const states = model.hiddenStates(pixel_values);
+  forward(model, { pixel_values, ...cotangents }, fixture) {
+    const states = model.hiddenStates(pixel_values, optionsOf(fixture));
     const last = states.at(-1)!;
     const pooled = model.normalize(last.select(1, 0));
     const { cot_last, cot_pool, cot_penultimate } = cotangents;
@@ -79,8 +94,9 @@ const clipVision: Architecture<ViT> = {
     return { outputs, loss };
   },
 
-  extra(model, given) {
+  extra(model, given): Tensors {
     const images = given["interpolated.pixel_values"];
+    if (!images) return {};
     const last = model.hiddenStates(images, { interpolate: true }).at(-1)!;
     return {
       "interpolated.last_hidden_state": last,
@@ -91,18 +107,27 @@ const clipVision: Architecture<ViT> = {
 
 const vit: Architecture<ViTClassifier> = {
   class: /\.ViTForImageClassification$/,
+  arguments: imageArguments,
   build: ({ config }) => new ViTClassifier(vitConfigOf(config)),
   weights: vitNames,
 
-  forward(model, { pixel_values, labels }) {
-    const states = model.vit.hiddenStates(pixel_values);
+  forward(model, { pixel_values, labels }, fixture) {
+    const states = model.vit.hiddenStates(pixel_values, optionsOf(fixture));
     const logits = model.classify(model.vit.normalize(states.at(-1)!));
     const outputs = { logits, ...numbered("hidden_states", states) };
     return { outputs, loss: classificationLoss(logits, labels) };
   },
+
+  extra(model, given): Tensors {
+    const images = given["interpolated.pixel_values"];
+    return images ? { "interpolated.logits": model.forward(images, { interpolate: true }) } : {};
+  },
 };
 
-/** The library takes its loss by the labels: numbers of classes, several at once, or one number to predict. */
+/**
+ * The library takes its loss by the labels: numbers of classes, several at once, or one number to
+ * predict.
+ */
 function classificationLoss(logits: Tensor, labels: Tensor): Tensor {
   if (logits.shape[1] === 1) return mseLoss(logits.squeeze(1), labels.float());
   return labels.ndim === 2
@@ -115,8 +140,8 @@ const timm: Architecture<ViTClassifier> = {
   build: ({ config }) => new ViTClassifier(timmConfigOf(config)),
   weights: timmNames,
 
-  forward(model, { pixel_values, labels }) {
-    const features = model.vit.forward(pixel_values);
+  forward(model, { pixel_values, labels }, { config }) {
+    const features = model.vit.forward(pixel_values, { interpolate: config.dynamic_img_size });
     const logits = model.classify(features);
     return { outputs: { features, logits }, loss: crossEntropy(logits, labels) };
   },
