@@ -9,6 +9,7 @@ import { exactJson } from "../../graph/node.ts";
 import type { Storage } from "../../graph/primitives.ts";
 import { attentionOnCpu } from "../../kernel/attention.ts";
 import type { Kernel } from "../../kernel/ir.ts";
+import type { CpuTarget } from "../../kernel/target.ts";
 import { footprint } from "../../schedule/footprint.ts";
 import { schedule } from "../../schedule/schedule.ts";
 import { forCpu } from "../../schedule/select.ts";
@@ -69,7 +70,7 @@ export class WasmBackend implements Backend, Host {
   private readonly localsBlock: Block = { address: 0, bytes: 0 };
   readonly threads: Threads | null;
   readonly grain: number;
-  readonly target = { wide: wideTarget() };
+  readonly target: CpuTarget;
   locals = { address: 0, stride: 0, threads: 1 };
   /** Argument blocks of programs that were collected. */
   private readonly retired = new FinalizationRegistry<readonly number[]>((blocks) => {
@@ -85,6 +86,8 @@ export class WasmBackend implements Backend, Host {
       throw new ArgumentError(
         describe("init", `a budget of at most ${maxBytes[this.address]} bytes with addresses of ${this.address} bits`, `${budget}`), // biome-ignore format: one line
       );
+    // V8 pairs nothing across the bounds checks that 64-bit addresses need, and tiles for pairs are slower alone.
+    this.target = { wide: this.address === 32 && wideTarget() };
     this.fused = options.fused ?? true;
     this.claims = options.claims ?? (this.fused ? attentionOnCpu : claimsNothing);
     this.relaxed = options.relaxed ?? detectRelaxed();
