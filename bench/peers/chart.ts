@@ -54,10 +54,13 @@ export function chart(
   const bottom = top + shown.length * line;
   const x = (ratio: number): number =>
     left + ((Math.log10(ratio) - low) / (high - low)) * (width - left - right);
+  const where = device === "webgpu" ? "on a GPU" : `${threads} thread${threads > 1 ? "s" : ""}`;
+  const title = `Time as a multiple of Hinode's, ${where}`;
   const out: string[] = [
     `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 ${width} ${bottom + 40}" font-family="system-ui, sans-serif" font-size="12">`,
+    `<title>${title}</title>`,
     `<rect width="100%" height="100%" fill="#ffffff"/>`,
-    `<text x="12" y="20" font-size="15" font-weight="600">Time as a multiple of Hinode's, ${device === "webgpu" ? "on a GPU" : `${threads} thread${threads > 1 ? "s" : ""}`}</text>`,
+    `<text x="12" y="20" font-size="15" font-weight="600">${title}</text>`,
     `<text x="${width - right}" y="20" text-anchor="end" fill="#555555">right of 1: slower than Hinode</text>`,
   ];
   let at = 18;
@@ -80,7 +83,7 @@ export function chart(
     const y = top + i * line + line / 2;
     if (i % 2 === 0)
       out.splice(
-        4,
+        5,
         0,
         `<rect x="0" y="${y - line / 2}" width="${width}" height="${line}" fill="#f6f6f6"/>`,
       );

@@ -81,6 +81,7 @@ describe("the table", () => {
   test("the chart has a mark for each ratio, named by peer", () => {
     const svg = chart(rows, ["hinode", "hinode-wide", "jax-js"], figures, 1);
     expect([...svg.matchAll(/<title>(.*?)<\/title>/g)].map(([, text]) => text)).toEqual([
+      "Time as a multiple of Hinode's, 1 thread",
       "Hinode, 256 bits: 0.500",
       "jax-js: 2.00",
     ]);
