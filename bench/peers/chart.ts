@@ -20,6 +20,9 @@ const colours: Record<Peer, string> = {
 
 const escapeXml = (text: string): string => text.replace(/&/g, "&amp;").replace(/</g, "&lt;");
 
+export const placeOf = (threads: number, device: Device): string =>
+  device === "webgpu" ? "on a GPU" : `${threads} thread${threads > 1 ? "s" : ""}`;
+
 export function chart(
   rows: readonly Pick<Case, "id" | "name">[],
   chosen: readonly Peer[],
@@ -54,8 +57,7 @@ export function chart(
   const bottom = top + shown.length * line;
   const x = (ratio: number): number =>
     left + ((Math.log10(ratio) - low) / (high - low)) * (width - left - right);
-  const where = device === "webgpu" ? "on a GPU" : `${threads} thread${threads > 1 ? "s" : ""}`;
-  const title = `Time as a multiple of Hinode's, ${where}`;
+  const title = `Time as a multiple of Hinode's, ${placeOf(threads, device)}`;
   const out: string[] = [
     `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 ${width} ${bottom + 40}" font-family="system-ui, sans-serif" font-size="12">`,
     `<title>${title}</title>`,

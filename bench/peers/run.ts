@@ -24,7 +24,7 @@ import { median, patience, runsFor } from "../suite/clock.ts";
 import type { Device } from "../suite/framework.ts";
 import { programOf } from "../suite/programs.ts";
 import { record } from "../suite/record.ts";
-import { chart } from "./chart.ts";
+import { chart, placeOf } from "./chart.ts";
 import { installPeers } from "./install.ts";
 import { hasTorch, onGpu, type Peer, PeerProcess, peers, Refusal } from "./processes.ts";
 import { installedBytes } from "./sizes.ts";
@@ -291,8 +291,7 @@ const section = [
   ),
   ...(reasons.length > 0 ? [`Without a figure: ${reasons.join("; ")}.`] : []),
   ...pictures.map(
-    ([n, file]) =>
-      `![Times as multiples of Hinode's, ${gpu ? "on a GPU" : `${n} thread${n > 1 ? "s" : ""}`}](results/${file})`,
+    ([n, file]) => `![Times as multiples of Hinode's, ${placeOf(n, device)}](results/${file})`,
   ),
 ].join("\n\n");
 const timed = rows.filter(({ id }) => id !== "size");

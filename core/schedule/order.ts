@@ -8,6 +8,26 @@
  */
 import type { Node } from "../graph/node.ts";
 import type { Group } from "./group.ts";
+import { Heap } from "./heap.ts";
+
+/** Does `from` need `to`, directly or not? `needs`: what a group needs directly. */
+export function reaches(
+  from: Group,
+  to: Group,
+  needs: (group: Group) => Iterable<Group | undefined>,
+): boolean {
+  const seen = new Set<Group>([from]);
+  const stack = [from];
+  for (let group = stack.pop(); group; group = stack.pop()) {
+    if (group === to) return true;
+    for (const need of needs(group)) {
+      if (!need || seen.has(need)) continue;
+      seen.add(need);
+      stack.push(need);
+    }
+  }
+  return false;
+}
 
 export class Order {
   readonly #groups: readonly Group[];
@@ -55,20 +75,12 @@ export class Order {
     return true;
   }
 
-  /** Does `from` need `to`, directly or not? Only groups that rank between the two can be on the way. */
+  /** Does `from` need `to`? Only groups that rank between the two can be on the way. */
   #comesAfter(from: Group, to: Group): boolean {
     const least = this.#rank.get(to)!;
-    const seen = new Set<Group>([from]);
-    const stack = [from];
-    for (let group = stack.pop(); group; group = stack.pop()) {
-      if (group === to) return true;
-      for (const need of this.#before.get(group)!)
-        if (this.#rank.get(need)! >= least && !seen.has(need)) {
-          seen.add(need);
-          stack.push(need);
-        }
-    }
-    return false;
+    return reaches(from, to, (group) =>
+      [...this.#before.get(group)!].filter((need) => this.#rank.get(need)! >= least),
+    );
   }
 
   #ranks(): Map<Group, number> {
@@ -79,7 +91,7 @@ export class Order {
   sorted(): Group[] {
     const missing = new Map<Group, number>();
     const after = new Map<Group, Group[]>();
-    const ready = new Heap<Group>((group) => this.#age.get(group)!);
+    const ready = new Heap<Group>((a, b) => this.#age.get(a)! < this.#age.get(b)!);
     for (const group of this.#groups) {
       const needs = this.#before.get(group)!;
       missing.set(group, needs.size);
@@ -101,46 +113,5 @@ export class Order {
     }
     if (sorted.length !== this.#groups.length) throw new Error("schedule: the groups form a cycle");
     return sorted;
-  }
-}
-
-/** A binary heap (Williams 1964): the least first. */
-class Heap<T> {
-  readonly #items: T[] = [];
-  readonly #key: (item: T) => number;
-
-  constructor(key: (item: T) => number) {
-    this.#key = key;
-  }
-
-  push(item: T): void {
-    const items = this.#items;
-    const key = this.#key(item);
-    let i = items.push(item) - 1;
-    while (i > 0) {
-      const parent = (i - 1) >> 1;
-      if (this.#key(items[parent]) <= key) break;
-      items[i] = items[parent];
-      i = parent;
-    }
-    items[i] = item;
-  }
-
-  pop(): T | undefined {
-    const items = this.#items;
-    const top = items[0];
-    const last = items.pop();
-    if (last === undefined || items.length === 0) return top;
-    const key = this.#key(last);
-    let i = 0;
-    for (let child = 1; child < items.length; child = 2 * i + 1) {
-      const right = child + 1;
-      if (right < items.length && this.#key(items[right]) < this.#key(items[child])) child = right;
-      if (this.#key(items[child]) >= key) break;
-      items[i] = items[child];
-      i = child;
-    }
-    items[i] = last;
-    return top;
   }
 }

@@ -6,6 +6,7 @@
 import type { Node } from "../graph/node.ts";
 import { numel } from "../shape.ts";
 import { agrees, type Group, isReduce, mapOf, sameIndex, spaceVars } from "./group.ts";
+import { reaches } from "./order.ts";
 
 /** More members, or buffers, than this are not put together: see fuse.ts, and what a GPU binds at once. */
 const maxMembers = 120;
@@ -19,6 +20,7 @@ export interface Linked {
 
 export function mergeSiblings(linked: Linked): void {
   const { reads, producer } = linked;
+  const needs = (group: Group) => reads.get(group)!.map((n) => producer.get(n));
   const seen = new Map<string, Group[]>();
   for (const group of [...reads.keys()]) {
     if (!onlyReduces(group)) continue;
@@ -29,8 +31,8 @@ export function mergeSiblings(linked: Linked): void {
       (other) =>
         meet(other, group, linked) &&
         together(other, group) &&
-        !comesAfter(group, other, linked) &&
-        !comesAfter(other, group, linked),
+        !reaches(group, other, needs) &&
+        !reaches(other, group, needs),
     );
     if (!into) {
       others.push(group);
@@ -75,20 +77,4 @@ function together(a: Group, b: Group): boolean {
       isReduce(n) ? sameIndex(source(n, group), source(n, trial)) : agrees(n, map, trial),
     ),
   );
-}
-
-/** Does `from` need `to`, directly or not? */
-function comesAfter(from: Group, to: Group, { reads, producer }: Linked): boolean {
-  const seen = new Set<Group>([from]);
-  const stack = [from];
-  for (let group = stack.pop(); group; group = stack.pop()) {
-    if (group === to) return true;
-    for (const n of reads.get(group)!) {
-      const need = producer.get(n);
-      if (!need || seen.has(need)) continue;
-      seen.add(need);
-      stack.push(need);
-    }
-  }
-  return false;
 }

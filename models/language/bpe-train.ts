@@ -6,7 +6,7 @@
  * heap, so a merge costs what it changes, not a pass over the text. Among equally frequent pairs the one with the
  * smaller ids wins: the rule of Hugging Face's trainer, so both learn the same merges.
  */
-import { Heap } from "./heap.ts";
+import { Heap } from "../../core/schedule/heap.ts";
 
 export type Merge = readonly [left: number, right: number, joined: number];
 

@@ -1,5 +1,5 @@
 /** @file Applies the merges of byte-pair encoding to a word: the core that all its tokenizers share. */
-import { Heap } from "./heap.ts";
+import { Heap } from "../../core/schedule/heap.ts";
 
 /** What two neighbours become, and how early the pair is joined: of all pairs in a word the lowest rank first. */
 export interface RankedMerge {
